@@ -1,0 +1,104 @@
+"""The one exception tree of the project.
+
+Every error that a caller can cause or must handle derives from `RnnonnxError` and says
+four things where they apply: what was wrong with which name, what was expected, what came
+instead, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class RnnonnxError(Exception):
+    """Base of all errors that rnnonnx raises on purpose.
+
+    Args:
+        message: What went wrong, with the name of the input, state, layer or file.
+        expected: What would have been right.
+        received: What came instead.
+        remedy: What the caller can do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: object = None,
+        received: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.received = received
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        for label, value in (
+            ("expected", self.expected),
+            ("received", self.received),
+            ("remedy", self.remedy),
+        ):
+            if value is not None:
+                parts.append(f"  {label}: {value}")
+        return "\n".join(parts)
+
+
+class MissingExtraError(RnnonnxError, ImportError):
+    """An optional dependency is not installed; the message carries the pip command."""
+
+
+class ModelFileError(RnnonnxError):
+    """A model file is missing, cannot be read, or is not what its name says."""
+
+
+class ManifestError(RnnonnxError):
+    """A manifest is absent, malformed, of a newer format, or does not fit its graph."""
+
+
+class MissingManifestError(ManifestError):
+    """The ONNX file carries no rnnonnx manifest; `rnnonnx annotate` can add one."""
+
+
+class ExportError(RnnonnxError):
+    """A Keras model cannot be exported faithfully."""
+
+
+class UnbuiltModelError(ExportError):
+    """The Keras model has no weights or input shapes yet."""
+
+
+class UnsafeModelError(ExportError):
+    """Loading the Keras file would run code that the file carries (a Lambda layer)."""
+
+
+class UnsupportedLayerError(ExportError):
+    """A layer has no faithful ONNX form; the message names it and says why."""
+
+
+class StatesArgumentError(ExportError, ValueError):
+    """`states=` does not fit the model: it would drop, invent or confuse state."""
+
+
+class ParityError(RnnonnxError):
+    """The ONNX file does not compute what Keras computes, within the tolerance."""
+
+
+class InputError(RnnonnxError, ValueError):
+    """An input's name, rank, shape, dtype or batch size is wrong. No state has changed."""
+
+
+class StateError(RnnonnxError, ValueError):
+    """State given to the runtime has wrong names, shapes, dtypes or rows."""
+
+
+class StateFileError(StateError):
+    """A state file is missing, damaged, or belongs to another model."""
+
+
+class ProviderError(RnnonnxError):
+    """An execution provider that was asked for by name is not available."""
+
+
+class RunError(RnnonnxError):
+    """ONNX Runtime failed while it ran the model. The state is as it was before the call."""

@@ -1,0 +1,1 @@
+"""Runs ONNX files whose manifest names their states."""
