@@ -1,0 +1,80 @@
+# Everything is installed into .venv; nothing outside the repository is touched.
+# The first run of `make demo` or `make test` downloads TensorFlow and takes some minutes,
+# later ones only start what is there.
+
+# The interpreter that creates .venv, 3.11 or newer: make PYTHON=python3.12 test
+PYTHON ?= python3
+# Test processes. Each imports TensorFlow (some 600 MB of memory).
+JOBS ?= 2
+# More arguments for pytest: make test ARGS="-k lstm"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Stamps: an install step runs again only when what it reads has changed.
+BASE := $(VENV)/.installed-base
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format typecheck hooks bench docs clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
+
+demo: $(DEMO) ## Train, export, stream and compare a small model; the picture goes to demo/
+	$(BIN)/rnnonnx demo --out demo
+
+test: lint ## Lint, type-check and run every test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(DEV) ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(DEV) ## Rewrite the files in the project's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+hooks: $(DEV) ## Run the lint commands before every commit from now on
+	$(BIN)/pre-commit install
+
+bench: $(DEV) ## Run the side-by-side measurements and print their tables
+	$(BIN)/python benchmarks/node_counts.py
+
+docs: $(DEV) ## Write the generated pages of docs/ again
+	$(BIN)/python benchmarks/node_counts.py --write
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find rnnonnx exporters runtime tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+# NOTE: the pip that comes with Python 3.11 knows no dependency groups (PEP 735, pip 25.1).
+$(BASE):
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "error: no interpreter named '$(PYTHON)'; give one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: rnnonnx needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1);" \
+			"give another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo "error: '$(PYTHON)' cannot create virtual environments;" \
+			"on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(DEMO): $(BASE) pyproject.toml
+	$(PIP) install --editable ".[demo]"
+	@touch $@
+
+# NOTE: requirements-nodeps.txt lists packages of which only data files are read; what they
+# depend on (torch: gigabytes) is left out.
+$(DEV): $(BASE) pyproject.toml tests/requirements-nodeps.txt
+	$(PIP) install --editable ".[all]" --group dev
+	$(PIP) install --no-deps --requirement tests/requirements-nodeps.txt
+	@touch $@ $(DEMO)
