@@ -1,0 +1,237 @@
+"""What an ONNX file holds, as data: for ONNX what `model.summary()` is for Keras.
+
+Works on exported files, on annotated ones, and on any other ONNX file. Nodes are grouped to
+layers by their names (`<layer>/<Op>`), parameters are counted as Keras counts them, shapes
+come from ONNX's own inference. Needs the package `onnx` (extra `onnx`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ._extras import require
+from ._onnx_file import external_locations, extract_manifest, read_model, tensor_spec
+from ._parameters import Weights, subgraphs, walk
+from ._providers import ProviderSummary, provider_summaries
+from .errors import MissingManifestError, ModelFileError
+
+if TYPE_CHECKING:
+    from .manifest import Dim, Manifest
+
+__all__ = ["LayerSummary", "ModelSummary", "ProviderSummary", "TensorSummary", "inspect_model"]
+
+_MAIN_OPS: Final = (
+    "LSTM GRU RNN DynamicQuantizeLSTM Loop Scan If Conv ConvTranspose Gemm MatMul MatMulInteger"
+    " Einsum LayerNormalization BatchNormalization Gather"
+).split()
+"""Operators that make a layer what it is, the most telling first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSummary:
+    """A graph input or output.
+
+    Attributes:
+        name: Its name.
+        dtype: Element type, by its numpy name.
+        shape: Sizes; symbolic dims by name, unnamed dynamic ones None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSummary:
+    """The nodes of one layer.
+
+    Attributes:
+        name: The layer's name, with the names of the models around it: `encoder/lstm`.
+        op: The operator that makes the layer what it is.
+        nodes: How many nodes there are of each operator, `op` included, constants not.
+        shape: Shape of the layer's output; None where inference does not know it.
+        parameters: Parameters that the layer uses.
+    """
+
+    name: str
+    op: str
+    nodes: dict[str, int]
+    shape: tuple[Dim, ...] | None
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        model: The graph's name, or the source model's where a manifest tells it.
+        producer: The tool that wrote the file, with its version.
+        size: Bytes, files of external weights included.
+        ir_version: Version of the file format.
+        opsets: Operator set versions by domain; `ai.onnx` is the default one.
+        inputs: Graph inputs, states included.
+        outputs: Graph outputs, states included.
+        layers: Layer by layer, in the graph's order.
+        parameters: Total; a tensor that two layers share counts once.
+        manifest: The manifest; None for a file without one.
+        providers: Which execution providers can take the file.
+    """
+
+    path: str
+    model: str
+    producer: str
+    size: int
+    ir_version: int
+    opsets: dict[str, int]
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    layers: tuple[LayerSummary, ...]
+    parameters: int
+    manifest: Manifest | None
+    providers: tuple[ProviderSummary, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON values."""
+        document = asdict(self)
+        manifest = document.pop("manifest")
+        document["source"] = manifest and manifest["source"]
+        document["states"] = manifest["states"] if manifest else []
+        document["has_manifest"] = manifest is not None
+        return document
+
+
+def inspect_model(path: str | os.PathLike[str]) -> ModelSummary:
+    """Summarise an ONNX file.
+
+    Args:
+        path: The file, with a manifest or without one.
+
+    Raises:
+        MissingExtraError: `onnx` is not installed.
+        ModelFileError: The file is missing, is no ONNX file, or contradicts itself.
+        ManifestError: Its manifest is malformed or of a newer format.
+    """
+    model = read_model(path)
+    try:
+        manifest: Manifest | None = extract_manifest(model)
+    except MissingManifestError:
+        manifest = None
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    weights = Weights()
+    weights.enter(model.graph)
+    layers = _layers(model, _inferred_shapes(model, path), manifest, weights)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return ModelSummary(
+        path=os.fspath(path),
+        model=manifest.source.model if manifest else model.graph.name,
+        producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
+        size=_size(model, Path(path)),
+        ir_version=model.ir_version,
+        opsets=opsets,
+        inputs=tuple(
+            TensorSummary(value.name, *tensor_spec(value))
+            for value in model.graph.input
+            if value.name not in stored
+        ),
+        outputs=tuple(
+            TensorSummary(value.name, *tensor_spec(value)) for value in model.graph.output
+        ),
+        layers=layers,
+        parameters=weights.total,
+        manifest=manifest,
+        providers=provider_summaries(walk(model.graph), opsets.get("ai.onnx", 0)),
+    )
+
+
+def _size(model: Any, path: Path) -> int:
+    beside = [path.parent / location for location in set(external_locations(model))]
+    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
+
+
+_Shapes = dict[str, tuple[str, tuple["Dim", ...]]]
+
+
+def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> _Shapes:
+    """Dtype and shape of every value that inference can tell, by the value's name."""
+    shape_inference = require("onnx.shape_inference", extra="onnx", purpose="inferring shapes")
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True)
+    except (shape_inference.InferenceError, ValueError) as error:
+        raise ModelFileError(
+            f"the shapes in {os.fspath(path)} contradict each other", received=str(error)
+        ) from error
+    graph = inferred.graph
+    shapes = {}
+    for value in [*graph.value_info, *graph.input, *graph.output]:
+        if value.type.tensor_type.HasField("shape"):
+            dtype, shape = tensor_spec(value)
+            # Names that inference makes up (unk__0) say no more than "dynamic".
+            dims = tuple(None if str(dim).startswith("unk__") else dim for dim in shape)
+            shapes[value.name] = dtype, dims
+    return shapes
+
+
+def _layer_name(node: Any) -> str:
+    name = node.name or f"{node.op_type}({', '.join(node.output[:1])})"
+    return str(name).strip("/").rpartition("/")[0] or str(name).strip("/")
+
+
+def _layers(
+    model: Any, shapes: _Shapes, manifest: Manifest | None, weights: Weights
+) -> tuple[LayerSummary, ...]:
+    groups: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        if node.op_type != "Constant":  # part of whichever layer uses it
+            groups.setdefault(_layer_name(node), []).append(node)
+    state_outputs = {state.output for state in manifest.states} if manifest else set()
+    results = {value.name for value in model.graph.output} - state_outputs
+    users: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        inner = [name for body in subgraphs(node) for part in walk(body) for name in part.input]
+        for name in [*node.input, *inner]:
+            users.setdefault(name, set()).add(_layer_name(node))
+    layers = []
+    for layer, nodes in groups.items():
+        used: dict[str, int] = {}
+        for node in nodes:
+            used |= weights.of(node)
+        outside = [
+            output
+            for node in nodes
+            for output in node.output
+            if output and (output in results or users.get(output, set()) - {layer})
+        ]
+        layers.append(
+            LayerSummary(
+                name=layer,
+                op=_main_op(nodes),
+                nodes=dict(Counter(node.op_type for node in nodes)),
+                shape=_output_shape(outside or [nodes[-1].output[0]], shapes),
+                parameters=sum(used.values()),
+            )
+        )
+    return tuple(layers)
+
+
+def _main_op(nodes: list[Any]) -> str:
+    ops = [str(node.op_type) for node in nodes]
+    return next((op for op in _MAIN_OPS if op in ops), ops[-1])
+
+
+def _output_shape(candidates: list[str], shapes: _Shapes) -> tuple[Dim, ...] | None:
+    """The shape of what a layer gives to others: of several, a float one of the highest rank.
+
+    A layer may also hand out sizes that it computed (integers) and its last step beside the
+    sequence; the sequence is what Keras would print.
+    """
+    known = [shapes[name] for name in candidates if name in shapes]
+    if not known:
+        return None
+    return max(known, key=lambda spec: (spec[0].startswith("float"), len(spec[1])))[1]
