@@ -30,7 +30,7 @@ demo: $(DEMO) ## Train, export, stream and compare a small model; the picture go
 	$(BIN)/rnnonnx demo --out demo
 
 test: lint ## Lint, type-check and run every test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff check

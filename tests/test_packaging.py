@@ -15,7 +15,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+
+from rnnonnx.manifest import METADATA_KEY, Manifest, Source, StateTensor, Tensor
+from rnnonnx.runtime import StatefulSession
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -195,3 +200,83 @@ except ImportError as error:
 """
     result = run(installed.python, "-c", code, cwd=tmp_path)
     assert 'pip install "rnnonnx[export]"' in result.stdout
+
+
+def running_sum() -> bytes:
+    """`y = x` summed over all time steps so far, also those of earlier calls.
+
+    x, y: float32 `[batch, time, 2]`; state: float32 `[batch, 2]`.
+    """
+    helper = onnx.helper
+    dtype = onnx.TensorProto.FLOAT
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("CumSum", ["x", "time"], ["within"]),
+            helper.make_node("Unsqueeze", ["state_in.sum", "time"], ["before"]),
+            helper.make_node("Add", ["within", "before"], ["y"]),
+            helper.make_node("Gather", ["y", "last"], ["state_out.sum"], axis=1),
+        ],
+        "running_sum",
+        [value("x", dtype, ["batch", "time", 2]), value("state_in.sum", dtype, ["batch", 2])],
+        [value("y", dtype, ["batch", "time", 2]), value("state_out.sum", dtype, ["batch", 2])],
+        [
+            helper.make_tensor("time", onnx.TensorProto.INT64, [1], [1]),
+            helper.make_tensor("last", onnx.TensorProto.INT64, [], [-1]),
+        ],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10, producer_name="test"
+    )
+    axes = {"dtype": "float32", "shape": ("batch", "time", 2), "batch_axis": 0, "time_axis": 1}
+    manifest = Manifest(
+        producer="test",
+        source=Source("onnx", "running_sum", "sha256:" + "0" * 64),
+        inputs=(Tensor("x", **axes),),
+        outputs=(Tensor("y", **axes),),
+        states=(
+            StateTensor("sum", "state_in.sum", "state_out.sum", "float32", ("batch", 2), "zeros"),
+        ),
+    )
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+STREAM = """
+import sys
+import numpy as np
+from rnnonnx.runtime import StatefulSession
+
+session = StatefulSession("model.onnx")
+chunks = [session(chunk) for chunk in np.split(np.load("x.npy"), [1, 4], axis=1)]
+np.save("y.npy", np.concatenate(chunks, axis=1))
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not loaded & {"tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir"}
+"""
+
+
+@pytest.mark.slow
+def test_bare_environment_runs_a_stateful_model(installed: Installed, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 9, 2)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "model.onnx").write_bytes(running_sum())
+    run(installed.python, "-c", STREAM, cwd=tmp_path)
+    streamed = np.load(tmp_path / "y.npy")
+    here = StatefulSession(tmp_path / "model.onnx")
+    np.testing.assert_array_equal(
+        streamed, np.concatenate([here(x[:, :1]), here(x[:, 1:4]), here(x[:, 4:])], axis=1)
+    )
+    np.testing.assert_allclose(streamed, x.cumsum(axis=1), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_bare_environment_has_the_command_line(installed: Installed, tmp_path: Path) -> None:
+    command = installed.python.with_name("rnnonnx")
+    shown = run(command, "--help", cwd=tmp_path).stdout
+    assert {"export", "inspect", "run", "verify", "annotate", "demo"} <= set(shown.split())
+    x = np.ones((1, 3, 2), "float32")
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "model.onnx").write_bytes(running_sum())
+    run(command, "run", "model.onnx", "x.npy", "-o", "y.npy", cwd=tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), x.cumsum(axis=1))
