@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 _FLOATS: Final = frozenset([1, 10, 11, 16])  # FLOAT, FLOAT16, DOUBLE, BFLOAT16 in TensorProto
 _NOT_WEIGHTS: Final = frozenset(
-    "Clip ConstantOfShape Expand Identity If Loop OneHot Pad Pow Range Scan Where".split()
+    [
+        "Clip",
+        "ConstantOfShape",
+        "Expand",
+        "Identity",
+        "If",
+        "Loop",
+        "OneHot",
+        "Pad",
+        "Pow",
+        "Range",
+        "Scan",
+        "Where",
+    ]
 )
 """Operators whose stored float inputs are bounds, fill values or initial states."""
 

@@ -24,10 +24,24 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerSummary", "ModelSummary", "ProviderSummary", "TensorSummary", "inspect_model"]
 
-_MAIN_OPS: Final = (
-    "LSTM GRU RNN DynamicQuantizeLSTM Loop Scan If Conv ConvTranspose Gemm MatMul MatMulInteger"
-    " Einsum LayerNormalization BatchNormalization Gather"
-).split()
+_MAIN_OPS: Final = [
+    "LSTM",
+    "GRU",
+    "RNN",
+    "DynamicQuantizeLSTM",
+    "Loop",
+    "Scan",
+    "If",
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "MatMulInteger",
+    "Einsum",
+    "LayerNormalization",
+    "BatchNormalization",
+    "Gather",
+]
 """Operators that make a layer what it is, the most telling first."""
 
 

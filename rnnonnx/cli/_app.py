@@ -1,0 +1,95 @@
+"""Assembling the commands, and the entry point."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .annotate import annotate
+from .demo import demo
+from .export import export
+from .inspect import inspect
+from .run import run
+from .verify import verify
+
+EXIT_CODES = """[bold]Exit codes[/bold]
+0  done
+1  the ONNX file does not compute what Keras computes (export, verify)
+2  usage: a bad option, or input data that does not fit the model
+3  a file: a model, manifest or state file is missing, damaged or of another model
+4  the Keras model cannot be exported faithfully
+5  a missing extra or execution provider; the message carries the pip command"""
+
+app = typer.Typer(
+    name="rnnonnx",
+    help="Keras recurrent models as ONNX files with explicit state, and a runtime that carries it.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    # Errors of ours are printed by `_errors.guarded`; anything else is a bug, and then a plain
+    # traceback is what a report needs.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _examples(*lines: str) -> str:
+    return "\n".join(["[bold]Examples[/bold]", *lines])
+
+
+app.command(
+    epilog=_examples(
+        "rnnonnx export model.keras -o model.onnx",
+        "rnnonnx export model.keras -o model.onnx --states all --json > report.json",
+        "rnnonnx export decoder.keras -o decoder.onnx --states h_in=h_out,c_in=c_out",
+    )
+)(export)
+app.command(
+    epilog=_examples("rnnonnx inspect model.onnx", "rnnonnx inspect model.onnx --json | jq .states")
+)(inspect)
+app.command(
+    epilog=_examples(
+        "rnnonnx run model.onnx x.npy -o y.npy",
+        "rnnonnx run model.onnx x.npy -o y.npy --chunk 16 --state-out after.safetensors",
+        "rnnonnx run model.onnx chunks/ -o results/ --state-in after.safetensors",
+        "producer | rnnonnx run model.onnx - -o - | consumer",
+    )
+)(run)
+app.command(
+    epilog=_examples(
+        "rnnonnx verify model.keras model.onnx",
+        "rnnonnx verify model.keras model.onnx --data samples.npz --calls 5 --tolerance 1e-6",
+    )
+)(verify)
+app.command(
+    epilog=_examples(
+        "rnnonnx annotate silero_vad.onnx --state state=stateN -o vad.onnx",
+        "rnnonnx annotate m.onnx --state h=hn --state c=cn --time-axis x=1 --in-place",
+    )
+)(annotate)
+app.command(epilog=_examples("rnnonnx demo --out demo/"))(demo)
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"rnnonnx {version('rnnonnx')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _show: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; what `rnnonnx` on the command line calls."""
+    app()

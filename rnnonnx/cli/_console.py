@@ -1,0 +1,103 @@
+"""Writing to the terminal: results on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+def stdout() -> Console:
+    """A console on standard output; plain and unwrapped where that is no terminal."""
+    from rich.console import Console
+
+    # A pipe has no width: 80 columns would cut tables that a file or a pager can hold.
+    width = None if sys.stdout.isatty() else 140
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+
+
+def show(*items: RenderableType) -> None:
+    """Print tables and lines on standard output."""
+    console = stdout()
+    for item in items:
+        console.print(item)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(message: str, **details: object) -> None:
+    """Print an error on standard error: the message, then a line for each detail given."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console.print(Text("error: ", style="bold red") + Text(message))
+    for label, value in details.items():
+        if value is not None:
+            console.print(Text(f"  {label}: ", style="dim") + Text(str(value)))
+
+
+def note(message: str) -> None:
+    """Print a line on standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text(message))
+
+
+Report = Callable[..., None]
+"""`report(text, done=None, total=None)`: say what is going on, and how far it is."""
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Show what is going on, on standard error, for as long as the block runs.
+
+    Shows nothing where standard error is no terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_args, **_kwargs: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    # NOTE: on a duplicate of file descriptor 2, since `_quiet` points the descriptor itself
+    # elsewhere while TensorFlow starts, and the spinner must go on turning meanwhile.
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,
+        Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            console=Console(file=stream, force_terminal=True),
+            transient=True,
+        ) as bars,
+    ):
+        task = bars.add_task("starting", total=None)
+
+        def report(text: str, done: float | None = None, total: float | None = None) -> None:
+            bars.update(task, description=text, completed=done, total=total)
+
+        yield report
+
+
+def human_size(size: int) -> str:
+    """Bytes as a person reads them: `1.2 MB`."""
+    if size < 1000:
+        return f"{size} B"
+    value, unit = size / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}"

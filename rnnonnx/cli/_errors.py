@@ -1,0 +1,110 @@
+"""What a command does with an error: a message or a JSON object, and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
+
+import typer
+
+from rnnonnx.errors import (
+    ExportError,
+    InputError,
+    MissingExtraError,
+    ParityError,
+    ProviderError,
+    RnnonnxError,
+    StatesArgumentError,
+)
+
+from ._console import print_error, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+
+PARITY_FAILED: Final = 1
+_FILE_PROBLEM: Final = 3
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
+
+# The first that fits decides, so a subclass stands before its base.
+_CODES: Final[tuple[tuple[type[RnnonnxError], int], ...]] = (
+    (ParityError, PARITY_FAILED),
+    (InputError, 2),
+    (StatesArgumentError, 2),
+    (MissingExtraError, 5),
+    (ProviderError, 5),
+    (ExportError, 4),
+    (RnnonnxError, _FILE_PROBLEM),  # model, manifest and state files; a failing run
+)
+
+
+def exit_code(error: RnnonnxError) -> int:
+    """The exit code for an error, as `rnnonnx --help` lists them."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a command so that no expected error reaches the user as a traceback.
+
+    The command's `as_json` parameter decides how the error is told: as one JSON object
+    `{"error": ...}` on standard output, or as text on standard error.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()  # a closed pipe must show here, not at interpreter exit
+        except RnnonnxError as error:
+            _tell(error, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(exit_code(error)) from None
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            raise typer.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:
+            _drop_stdout()
+            raise typer.Exit(_PIPE_CLOSED) from None
+        except OSError as error:
+            failure = RnnonnxError(f"{error.filename or 'a file'}: {error.strerror or error}")
+            _tell(failure, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(_FILE_PROBLEM) from None
+
+    return wrapper
+
+
+def error_document(error: RnnonnxError) -> dict[str, Any]:
+    """The error as JSON values."""
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "message": error.message,
+            "expected": None if error.expected is None else str(error.expected),
+            "received": None if error.received is None else str(error.received),
+            "remedy": error.remedy,
+        }
+    }
+
+
+def _tell(error: RnnonnxError, *, as_json: bool) -> None:
+    if as_json:
+        print_json(error_document(error))
+    else:
+        print_error(
+            error.message,
+            expected=error.expected,
+            received=error.received,
+            remedy=error.remedy,
+        )
+
+
+def _drop_stdout() -> None:
+    """Point standard output at nothing: the interpreter flushes it once more as it exits."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # a stdout without a file, in tests
+        return

@@ -1,0 +1,88 @@
+"""Reading the values of options."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rnnonnx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def pairs(items: Iterable[str], option: str) -> dict[str, str]:
+    """`["a=b", "c=d"]` as a dict.
+
+    Raises:
+        InputError: An item has no `=`, an empty side, or repeats a name.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"{option} takes NAME=VALUE", expected="NAME=VALUE", received=item)
+        if name in found:
+            raise InputError(f"{option} names {name!r} twice")
+        found[name] = value
+    return found
+
+
+def axes(items: Iterable[str], option: str) -> dict[str, int | None]:
+    """`["x=1", "y=none"]` as axis by name.
+
+    Raises:
+        InputError: An axis is neither a whole number nor `none`.
+    """
+    found: dict[str, int | None] = {}
+    for name, value in pairs(items, option).items():
+        if value != "none" and not value.isdecimal():
+            raise InputError(
+                f"{option}: the axis of {name!r} must be a number from 0 up, or none",
+                received=value,
+            )
+        found[name] = None if value == "none" else int(value)
+    return found
+
+
+def states(value: str) -> str | dict[str, str]:
+    """The value of `--states`: a word, or pairs `in=out,in=out` as a dict.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if value in ("all", "stateful", "none"):
+        return value
+    if "=" not in value:
+        raise InputError(
+            "--states takes a word or pairs",
+            expected="all, stateful, none, or INPUT=OUTPUT,INPUT=OUTPUT",
+            received=value,
+        )
+    return pairs(value.split(","), "--states")
+
+
+def custom_objects(items: Iterable[str]) -> dict[str, Any] | None:
+    """`["package.module:Name"]` imported, as Keras's `custom_objects`; None for no items.
+
+    Modules are looked for in the current folder too, as `python -m` would.
+
+    Raises:
+        InputError: A module cannot be imported, or lacks the name.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        module, colon, name = item.partition(":")
+        if not (module and colon and name):
+            raise InputError("--custom-objects takes MODULE:NAME", received=item)
+        if os.getcwd() not in sys.path:  # noqa: PTH109 (sys.path holds strings)
+            sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        try:
+            found[name] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"--custom-objects: {item} cannot be imported", received=str(error)
+            ) from error
+    return found or None

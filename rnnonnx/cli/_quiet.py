@@ -1,0 +1,58 @@
+"""Starting TensorFlow without the log lines of its start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rnnonnx._extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def start_tensorflow(purpose: str) -> None:
+    """Import TensorFlow and Keras, silently.
+
+    Args:
+        purpose: What needs them, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: They are not installed.
+    """
+    # Errors only. A user who has set a level keeps it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Advice about Keras's and tf2onnx's own code, which a user of a command cannot follow.
+    warnings.filterwarnings("ignore")
+    with _silent_stderr():
+        require("tensorflow", extra="export", purpose=purpose)
+        require("keras", extra="export", purpose=purpose)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2; give it out if the block fails.
+
+    NOTE: absl logs a few lines (oneDNN, the CUDA stub) straight to the descriptor before its
+    log level can be set: no environment variable reaches them (TensorFlow 2.21).
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            if failed:
+                held.seek(0)
+                os.write(2, held.read())

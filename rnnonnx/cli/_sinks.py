@@ -1,0 +1,159 @@
+"""Writing results: to a file, a folder with a file for each chunk, or standard output."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rnnonnx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rnnonnx.manifest import Tensor
+
+    from ._streams import Array
+
+
+class Sink(Protocol):
+    """Takes the outputs of one chunk after the other."""
+
+    def write(self, label: str, outputs: Sequence[Array]) -> None:
+        """Take the outputs of a chunk, in the model's order."""
+
+    def close(self) -> dict[str, Any]:
+        """Write what is left; the shapes or number of what was written, for the report."""
+
+
+def open_sink(target: str, outputs: Sequence[Tensor]) -> Sink:
+    """The sink that a target names.
+
+    Args:
+        target: `-`; a `.npy` file (of a model with one output) or a `.npz` file; or a
+            folder, which is made where it is not there.
+        outputs: The model's outputs.
+
+    Raises:
+        InputError: The target does not fit the model, or its folder does not exist.
+    """
+    if target == "-":
+        return _Stdout()
+    path = Path(target)
+    if path.is_dir() or target.endswith("/") or not path.suffix:
+        path.mkdir(parents=True, exist_ok=True)
+        return _Folder(path, outputs)
+    if path.suffix not in (".npy", ".npz"):
+        raise InputError(
+            f"{path} is nothing that results can be written to",
+            expected="a .npy or .npz file, a folder, or - for standard output",
+            received=path.suffix,
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"the folder of {path} does not exist", remedy=f"mkdir -p {path.parent}")
+    if path.suffix == ".npy" and len(outputs) != 1:
+        names = ", ".join(tensor.name for tensor in outputs)
+        raise InputError(
+            f"a .npy file holds one array, and the model gives {len(outputs)}: {names}",
+            received=str(path),
+            remedy=f"write to {path.with_suffix('.npz')}",
+        )
+    return _File(path, outputs)
+
+
+class _File:
+    """One file with the outputs of all chunks together.
+
+    Outputs with a time axis are joined along it, so that chunks give the file that the whole
+    sequence would give. Others (a last step's) get a new first axis, a row for each chunk,
+    where there is more than one chunk.
+    """
+
+    def __init__(self, path: Path, outputs: Sequence[Tensor]) -> None:
+        self._path = path
+        self._outputs = outputs
+        self._chunks: list[list[Array]] = []
+
+    def write(self, label: str, outputs: Sequence[Array]) -> None:  # noqa: ARG002
+        self._chunks.append(list(outputs))
+
+    def close(self) -> dict[str, Any]:
+        if not self._chunks:
+            return {}
+        arrays = {
+            tensor.name: self._join(tensor, [chunk[i] for chunk in self._chunks])
+            for i, tensor in enumerate(self._outputs)
+        }
+        buffer = io.BytesIO()
+        if self._path.suffix == ".npz":
+            np.savez(buffer, allow_pickle=False, **arrays)
+        else:
+            np.save(buffer, next(iter(arrays.values())), allow_pickle=False)
+        _write(self._path, buffer.getvalue())
+        return {name: list(array.shape) for name, array in arrays.items()}
+
+    @staticmethod
+    def _join(tensor: Tensor, parts: list[Array]) -> Array:
+        if len(parts) == 1:
+            return parts[0]
+        try:
+            if tensor.time_axis is None:
+                return np.stack(parts)
+            return np.concatenate(parts, axis=tensor.time_axis)
+        except ValueError as error:
+            raise InputError(
+                f"the chunks' {tensor.name!r} do not fit together in one file",
+                received=", ".join(str(list(part.shape)) for part in parts[:5]),
+                remedy="write to a folder, a file for each chunk",
+            ) from error
+
+
+class _Folder:
+    """A file for each chunk, named after it."""
+
+    def __init__(self, path: Path, outputs: Sequence[Tensor]) -> None:
+        self._path = path
+        self._names = [tensor.name for tensor in outputs]
+        self._count = 0
+
+    def write(self, label: str, outputs: Sequence[Array]) -> None:
+        buffer = io.BytesIO()
+        if len(outputs) == 1:
+            np.save(buffer, outputs[0], allow_pickle=False)
+        else:
+            named = dict(zip(self._names, outputs, strict=True))
+            np.savez(buffer, allow_pickle=False, **named)
+        suffix = ".npy" if len(outputs) == 1 else ".npz"
+        _write(self._path / f"{label}{suffix}", buffer.getvalue())
+        self._count += 1
+
+    def close(self) -> dict[str, Any]:
+        return {"files": self._count}
+
+
+class _Stdout:
+    """Arrays one after the other on standard output, each flushed as soon as it is there."""
+
+    def write(self, label: str, outputs: Sequence[Array]) -> None:  # noqa: ARG002
+        for array in outputs:
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            sys.stdout.buffer.write(buffer.getvalue())
+        sys.stdout.buffer.flush()
+
+    def close(self) -> dict[str, Any]:
+        return {}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write by a temporary name and a rename: no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

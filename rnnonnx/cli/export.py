@@ -1,0 +1,132 @@
+"""`rnnonnx export`: a Keras model to an ONNX file with explicit state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rnnonnx.errors import InputError
+
+from . import _parse
+from ._console import human_size, note, print_json, progress, show
+from ._errors import guarded
+
+_STAGES = {
+    "load": "loading the model",
+    "capture": "tracing the model",
+    "lower": "converting to ONNX",
+    "finish": "naming and tidying the graph",
+    "check": "comparing with Keras",
+}
+
+
+@guarded
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Keras model: a .keras or .h5 file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
+    *,
+    states: Annotated[
+        str,
+        typer.Option(
+            metavar="all|stateful|none|IN=OUT,...",
+            help="Whose state becomes inputs and outputs: every recurrent layer's, that of layers"
+            " built with stateful=True, none, or pairs that the model already has.",
+        ),
+    ] = "stateful",
+    opset: Annotated[int, typer.Option(help="ONNX operator set version.")] = 18,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pin the batch size. Default: dynamic.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="OLD=NEW", help="Rename an input or output. Repeatable."),
+    ] = None,
+    custom_objects: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="A class that the model needs. Repeatable."),
+    ] = None,
+    allow_unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsafe",
+            help="Load a file that carries code of its own (Lambda). Only for files you trust.",
+        ),
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare with Keras at the end.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest difference from Keras that passes.")
+    ] = 1e-5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Export a Keras model to one ONNX file with explicit state, checked against Keras.
+
+    The file is written only if it computes what Keras computes, over several calls with
+    carried state and several batch sizes and lengths. Batch and time stay dynamic.
+    """
+    wanted = _parse.states(states)
+    names = _parse.pairs(name or [], "--name")
+    _check_folder(output)
+    with progress() as report:
+        report("starting TensorFlow")
+        from ._quiet import start_tensorflow
+
+        start_tensorflow("exporting a Keras model")
+        from rnnonnx import exporters
+
+        result = exporters.export(
+            str(model),
+            output,
+            states=wanted,
+            opset=opset,
+            batch=batch,
+            names=names or None,
+            verify=not no_verify,
+            tolerance=tolerance,
+            custom_objects=_parse.custom_objects(custom_objects or []),
+            safe_mode=not allow_unsafe,
+            progress=lambda stage: report(_STAGES.get(stage, stage)),
+        )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _show(result)
+        if result.parity is None:
+            note("not compared with Keras (--no-verify); `rnnonnx verify` can do it later")
+
+
+def _check_folder(output: Path) -> None:
+    """Say before a minute of work, not after it, that the result cannot be written."""
+    if not output.parent.is_dir():
+        raise InputError(
+            f"the folder of {output} does not exist", remedy=f"mkdir -p {output.parent}"
+        )
+    if output.is_dir():
+        raise InputError(f"{output} is a folder", expected="a file name, as in model.onnx")
+
+
+def _show(result: Any) -> None:
+    from rich.text import Text
+
+    from ._tables import parity_table, state_table, table
+
+    layers = table(f"{result.model_name}: layers", "Layer", "Class", "ONNX")
+    for layer in result.layers:
+        layers.add_row(Text(layer.name, "cyan"), layer.class_name, layer.form)
+    show(layers, state_table(result.manifest))
+    if result.parity is not None:
+        show(parity_table(result.parity))
+    for line in result.notes:
+        show(Text(f"note: {line}", "yellow"))
+    nodes = sum(result.nodes.values())
+    show(
+        Text(
+            f"wrote {result.path}: {human_size(result.size)}, {nodes} nodes,"
+            f" opset {result.opset}, {result.seconds:.1f} s"
+        )
+    )
