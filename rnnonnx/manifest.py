@@ -187,7 +187,7 @@ class Manifest:
             ManifestError: It is no JSON, of a newer format, or breaks the schema.
         """
         try:
-            document = json.loads(text)
+            document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"the manifest is not valid JSON: {error}") from error
         top = _Fields(document, "manifest")
@@ -217,6 +217,19 @@ class Manifest:
         return manifest
 
 
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse an object that names a field twice: two readers could see two manifests."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object names a field twice")
+    return fields
+
+
+def _no_constant(value: str) -> object:
+    # Python reads NaN and Infinity; JSON has neither
+    raise ValueError(f"{value} is no JSON number")
+
+
 class _Fields:
     """Takes typed fields out of a JSON object and refuses what is left over."""
 
@@ -228,15 +241,15 @@ class _Fields:
         self._left = dict(value)
         self._where = where
 
-    def take(self, name: str, kind: type | tuple[type, ...]) -> Any:
+    def take(self, name: str, *kinds: type) -> Any:
         if name not in self._left:
             raise ManifestError(f"manifest: {self._where} lacks the field {name!r}")
         value = self._left.pop(name)
         # bool is an int to Python and not to JSON Schema
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        if not isinstance(value, kinds) or isinstance(value, bool):
             raise ManifestError(
                 f"manifest: {self._where}.{name} has the wrong type",
-                expected=kind.__name__ if isinstance(kind, type) else kind,
+                expected=" or ".join(kind.__name__ for kind in kinds),
                 received=type(value).__name__,
             )
         return value
@@ -319,15 +332,16 @@ def _tensor(item: object, where: str) -> Tensor:
         name=name,
         dtype=_dtype(fields.take("dtype", str), where),
         shape=tuple(shape),
-        batch_axis=_axis(fields.take("batch_axis", (int, type(None))), len(shape), where),
-        time_axis=_axis(fields.take("time_axis", (int, type(None))), len(shape), where),
+        batch_axis=_axis(fields.take("batch_axis", int, type(None)), len(shape), where),
+        time_axis=_axis(fields.take("time_axis", int, type(None)), len(shape), where),
     )
     fields.done()
+    if tensor.batch_axis is not None and tensor.batch_axis == tensor.time_axis:
+        raise ManifestError(
+            f"manifest: {where} has its batch and its time on the same axis",
+            received=tensor.batch_axis,
+        )
     return tensor
-
-
-def _freeze(value: object) -> Any:
-    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
 
 
 def _state(item: object) -> StateTensor:
@@ -339,32 +353,53 @@ def _state(item: object) -> StateTensor:
         raise ManifestError(
             f"manifest: {where}.shape must be sizes with 'batch' at most once", received=shape
         )
+    row_shape = tuple(dim for dim in shape if dim != BATCH)
+    dtype = _dtype(fields.take("dtype", str), where)
     state = StateTensor(
         name=name,
         input=_name(fields.take("input", str), f"{where}.input"),
         output=_name(fields.take("output", str), f"{where}.output"),
-        dtype=_dtype(fields.take("dtype", str), where),
+        dtype=dtype,
         shape=tuple(shape),
-        init=_freeze(fields.take("init", (str, list, int, float))),
+        init=_init(fields.take("init", str, list, int, float), row_shape, dtype, where),
     )
     fields.done()
-    _check_init(state, where)
     return state
 
 
-def _check_init(state: StateTensor, where: str) -> None:
-    if state.init == "zeros":
-        return
+def _init(value: object, shape: tuple[int, ...], dtype: str, where: str) -> Any:
+    """`zeros`, or one row of `shape` as nested tuples."""
+    if value == "zeros":
+        return value
     try:
-        row = np.asarray(state.init)
-        fits = row.dtype.kind in "biuf" and row.shape == state.row_shape
-    except ValueError:  # ragged rows
-        fits = False
-    if not fits:
+        return _row(value, shape, np.dtype(dtype))
+    except ValueError as error:
         raise ManifestError(
-            f"manifest: {where}.init is neither 'zeros' nor one row of the state",
-            expected=f"numbers of shape {list(state.row_shape)}",
-        )
+            f"manifest: {where}.init is neither 'zeros' nor one row of the state: {error}",
+            expected=f"{dtype} numbers of shape {list(shape)}",
+        ) from error
+
+
+def _row(value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    if shape:
+        if not isinstance(value, list) or len(value) != shape[0]:
+            raise ValueError(f"a list of {shape[0]} is missing")
+        return tuple(_row(item, shape[1:], dtype) for item in value)
+    # bool is an int to Python and not to JSON Schema
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _holds(dtype, value):
+        raise ValueError(f"{value!r:.40} is no number of {dtype}")
+    return value
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether `dtype` can hold `value`, up to rounding of its last digits."""
+    if dtype.kind == "f":
+        return abs(value) <= float(np.finfo(dtype).max)
+    if isinstance(value, float) and not value.is_integer():
+        return False
+    if dtype.kind == "b":
+        return value in (0, 1)
+    return int(np.iinfo(dtype).min) <= value <= int(np.iinfo(dtype).max)
 
 
 def _check_names(manifest: Manifest) -> None:
