@@ -1,1 +1,17 @@
 """Runs ONNX files whose manifest names their states."""
+
+from __future__ import annotations
+
+from ._model import Model, read_manifest
+from ._session import StatefulSession
+from ._state import State
+
+__all__ = [
+    # a session carries the state for you
+    "StatefulSession",
+    # a model and its state as values
+    "Model",
+    "State",
+    # what a file says of itself
+    "read_manifest",
+]

@@ -1,0 +1,228 @@
+"""Validation of what a caller feeds, before ONNX Runtime sees it.
+
+NOTE: this is more than politeness. ONNX Runtime (1.32) ends the process on an empty batch
+for LSTM and GRU and on zero time steps for GRU, and gives a zero state for zero time steps
+of an LSTM. So nothing of size zero may reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from rnnonnx.errors import InputError
+from rnnonnx.manifest import BATCH, Manifest, Tensor
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A checked feed.
+
+    Attributes:
+        arrays: The arrays by input name, in the manifest's order.
+        sizes: The size of every named dimension (`batch`, `time`) that the arrays fix.
+        batch: Rows of the batch; None where no input has a batch axis.
+        steps: Time steps: the length of the first input that has a time axis; 1 where none has.
+    """
+
+    arrays: dict[str, Array]
+    sizes: dict[str, int]
+    batch: int | None
+    steps: int
+
+
+def check_feed(
+    manifest: Manifest, feed: Mapping[str, Any], *, batch: int | None, pinned: int | None
+) -> Feed:
+    """Check names, dtypes, ranks and sizes of `feed`.
+
+    Args:
+        manifest: Manifest of the model.
+        feed: Arrays by input name. Nothing is cast.
+        batch: Rows of the state that is carried; None where it fixes none.
+        pinned: The batch size that the file fixes; None where it fixes none.
+
+    Raises:
+        InputError: The first thing that is wrong.
+    """
+    _check_names(manifest, feed)
+    arrays: dict[str, Array] = {}
+    sizes: dict[str, int] = {}
+    for tensor in manifest.inputs:
+        array = _array(tensor, feed[tensor.name])
+        _check_dims(tensor, array, sizes)
+        arrays[tensor.name] = array
+    _check_batch(sizes.get(BATCH), batch=batch, pinned=pinned)
+    return Feed(arrays, sizes, sizes.get(BATCH), _steps(manifest, arrays))
+
+
+def empty_outputs(
+    manifest: Manifest, names: Sequence[str], feed: Feed, batch: int | None
+) -> list[Array]:
+    """What a chunk of zero time steps gives: outputs of length zero along their time axis.
+
+    Raises:
+        InputError: An output has no time axis (the last step's, say), so that it has no value
+            without a step, or a size that cannot be told.
+    """
+    tensors = {tensor.name: tensor for tensor in manifest.outputs}
+    sizes = feed.sizes if batch is None else {**feed.sizes, BATCH: batch}
+    outputs = []
+    for name in names:
+        tensor = tensors[name]
+        shape = [
+            0 if axis == tensor.time_axis else _known_size(tensor, axis, sizes)
+            for axis in range(len(tensor.shape))
+        ]
+        if tensor.time_axis is None or None in shape:
+            raise InputError(
+                f"the chunk has no time steps, and the output {name!r} has no value then",
+                expected="1 time step or more",
+                received="0 time steps",
+                remedy="skip empty chunks, or ask only for outputs with a time axis; "
+                "the state is as it was",
+            )
+        outputs.append(np.zeros([size or 0 for size in shape], dtype=tensor.dtype))
+    return outputs
+
+
+def _check_names(manifest: Manifest, feed: Mapping[str, Any]) -> None:
+    if not isinstance(feed, Mapping):
+        raise InputError(
+            "the feed is no mapping of input names to arrays", received=type(feed).__name__
+        )
+    names = [tensor.name for tensor in manifest.inputs]
+    states = {state.input: state.name for state in manifest.states}
+    for name in feed:
+        if name in states:
+            raise InputError(
+                f"{name!r} is the input of the state {states[name]!r}, which is carried for you",
+                remedy=f"set_states({{{states[name]!r}: ...}}) sets it",
+            )
+        if name not in names:
+            raise InputError(f"the model has no input {name!r}", expected=names)
+    missing = [name for name in names if name not in feed]
+    if missing:
+        raise InputError(f"inputs are missing: {missing}", expected=names, received=list(feed))
+
+
+def _array(tensor: Tensor, value: Any) -> Array:
+    """`value` as a numpy array of the tensor's dtype and rank, C-contiguous."""
+    if not hasattr(value, "__array__"):
+        raise InputError(
+            f"input {tensor.name!r} is no array",
+            expected=f"an array of {tensor.dtype}",
+            received=type(value).__name__,
+            remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
+        )
+    try:
+        # NOTE: not `ascontiguousarray`, which makes a scalar one-dimensional.
+        array = np.asarray(value, order="C")
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, say
+        raise InputError(f"input {tensor.name!r} does not convert to numpy: {error}") from error
+    if array.dtype != np.dtype(tensor.dtype):
+        raise InputError(
+            f"input {tensor.name!r} has the wrong dtype",
+            expected=tensor.dtype,
+            received=str(array.dtype),
+            remedy=f"value.astype({tensor.dtype!r}): nothing is cast silently",
+        )
+    if array.ndim != len(tensor.shape):
+        raise InputError(
+            f"input {tensor.name!r} has the wrong rank",
+            expected=f"{len(tensor.shape)} axes {_shown(tensor)}",
+            received=f"{array.ndim} axes {list(array.shape)}",
+        )
+    return array
+
+
+def _check_dims(tensor: Tensor, array: Array, sizes: dict[str, int]) -> None:
+    """Check one array's sizes; notes the named ones in `sizes`."""
+    for axis, (dim, size) in enumerate(zip(tensor.shape, array.shape, strict=True)):
+        label = _label(tensor, axis)
+        if isinstance(dim, int) and dim != size and label != BATCH:
+            raise InputError(
+                f"input {tensor.name!r} has the wrong size along axis {axis}",
+                expected=_shown(tensor),
+                received=list(array.shape),
+            )
+        if size == 0 and dim != 0 and (axis != tensor.time_axis or label == BATCH):
+            raise InputError(
+                f"input {tensor.name!r} is empty along axis {axis}"
+                + (": the batch has no rows" if label == BATCH else ""),
+                expected=_shown(tensor),
+                received=list(array.shape),
+                remedy="skip the call; the state is as it was",
+            )
+        # a batch axis may go by two names: `batch`, and the graph's own
+        for name in {label, dim} if isinstance(dim, str) else {label}:
+            if name and sizes.setdefault(name, size) != size:
+                raise InputError(
+                    f"the inputs disagree about the size of {name!r}",
+                    expected=f"{sizes[name]}, as the earlier axes have it",
+                    received=f"{size} in axis {axis} of input {tensor.name!r}",
+                )
+
+
+def _check_batch(received: int | None, *, batch: int | None, pinned: int | None) -> None:
+    if received is None:
+        return
+    if pinned is not None and received != pinned:
+        raise InputError(
+            "the batch size is not the one that the file fixes",
+            expected=f"{pinned} rows",
+            received=f"{received} rows",
+            remedy="export the model without `batch=` for a batch of any size",
+        )
+    if batch is not None and received != batch:
+        raise InputError(
+            "the batch size is not the one of the state that is carried",
+            expected=f"{batch} rows",
+            received=f"{received} rows",
+            remedy="reset_states() starts anew with a batch of any size",
+        )
+
+
+def _steps(manifest: Manifest, arrays: dict[str, Array]) -> int:
+    timed = [tensor for tensor in manifest.inputs if tensor.time_axis is not None]
+    if not timed:
+        return 1
+    lengths: dict[str, int] = {
+        tensor.name: arrays[tensor.name].shape[tensor.time_axis]
+        for tensor in timed
+        if tensor.time_axis is not None
+    }
+    names = {_label(tensor, tensor.time_axis) for tensor in timed}
+    shared = len(timed) == 1 or (len(names) == 1 and "" not in names)
+    if 0 in lengths.values() and not shared:
+        raise InputError(
+            "an input has no time steps, and the inputs have time axes of their own",
+            expected="1 time step or more in each",
+            received=lengths,
+            remedy="skip the call; the state is as it was",
+        )
+    return lengths[timed[0].name]
+
+
+def _known_size(tensor: Tensor, axis: int, sizes: dict[str, int]) -> int | None:
+    dim = tensor.shape[axis]
+    return dim if isinstance(dim, int) else sizes.get(_label(tensor, axis))
+
+
+def _label(tensor: Tensor, axis: int | None) -> str:
+    """The name under which an axis must agree with others; empty where it need not."""
+    if axis is None:
+        return ""
+    dim = tensor.shape[axis]
+    if axis == tensor.batch_axis:
+        return BATCH
+    return dim if isinstance(dim, str) else ""
+
+
+def _shown(tensor: Tensor) -> str:
+    return "[" + ", ".join("any" if dim is None else str(dim) for dim in tensor.shape) + "]"

@@ -1,0 +1,253 @@
+"""StatefulSession: a model and the state that it carries from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
+
+from ._model import Model
+from ._state_file import load_state, save_state
+
+if TYPE_CHECKING:
+    import os
+
+    from rnnonnx.manifest import Manifest
+
+    from ._onnxruntime import Provider, Source
+    from ._state import Array, State
+
+
+class StatefulSession:
+    """Runs a model and carries its recurrent state from call to call.
+
+    It serves two habits: ONNX Runtime's (`run`, `get_inputs`, `get_outputs`,
+    `get_providers`, without the states) and Keras's (`session(x)`, `reset_states`, `states`).
+    After any error the state is as it was before the call.
+
+    The first call fixes the batch size; `reset_states()` releases it. One thread at a time
+    may use a session; threads that each have their own can share one `Model`.
+
+    Args:
+        model: Path to an ONNX file, its bytes, or a `Model`.
+        providers: As in `Model.load`.
+        session_options: As in `Model.load`.
+
+    Raises:
+        RnnonnxError: As `Model.load` does; ProviderError also where `providers` or
+            `session_options` come with a `Model`, which has its own.
+    """
+
+    def __init__(
+        self,
+        model: Source | Model,
+        *,
+        providers: Sequence[Provider] | None = None,
+        session_options: Any | None = None,
+    ) -> None:
+        if not isinstance(model, Model):
+            model = Model.load(model, providers=providers, session_options=session_options)
+        elif providers is not None or session_options is not None:
+            raise ProviderError(
+                "a loaded Model has its providers and options already",
+                remedy="give them to Model.load",
+            )
+        self._model = model
+        self._state = self._fresh()
+
+    @property
+    def model(self) -> Model:
+        """The model, to share with other sessions."""
+        return self._model
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file says of its inputs, outputs and states."""
+        return self._model.manifest
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of the state.
+
+        None before the first call, unless the file fixes it, and None always for a model
+        none of whose states has a batch axis: its calls may vary in size.
+        """
+        return None if self._state is None else self._state.batch
+
+    @property
+    def steps(self) -> int:
+        """Time steps carried since the states were last reset or set.
+
+        A time step is one position along the time axis of the first input that has one;
+        where no input has one, a call. Resetting some rows does not change the count;
+        `load_states` restores the file's.
+        """
+        return 0 if self._state is None else self._state.steps
+
+    @property
+    def states(self) -> list[Array] | None:
+        """Copies of the states in Keras's order (`[h, c]`), as `layer.states` has them.
+
+        None before the first call, while the batch size is open.
+        """
+        return None if self._state is None else list(self._state.copies().values())
+
+    def get_inputs(self) -> list[Any]:
+        """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
+        return self._model.get_inputs()
+
+    def get_outputs(self) -> list[Any]:
+        """ONNX Runtime's `NodeArg` of each output that is no state, in Keras's order."""
+        return self._model.get_outputs()
+
+    def get_providers(self) -> list[str]:
+        """The execution providers that the model runs on, in order of precedence."""
+        return self._model.get_providers()
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
+    ) -> list[Array]:
+        """Run the model from the carried state, as `onnxruntime.InferenceSession.run` does.
+
+        Args:
+            output_names: Outputs to give, in this order; None is all, in Keras's order.
+            input_feed: One array an input, by name, in the manifest's dtypes and shapes.
+                A chunk may have any number of time steps; one of none gives outputs of none.
+
+        Returns:
+            One array an output.
+
+        Raises:
+            InputError: A name, dtype, rank or size is wrong.
+            RunError: ONNX Runtime failed.
+        """
+        outputs, self._state = self._model.step(input_feed, self._state, output_names)
+        return outputs
+
+    def __call__(self, x: Array | Sequence[Array] | Mapping[str, Array]) -> Array | list[Array]:
+        """Run the model from the carried state, as a Keras model is called.
+
+        Args:
+            x: The input; for several, a list in Keras's order or a dict by name.
+
+        Returns:
+            The output; a list in Keras's order where the model has several.
+
+        Raises:
+            InputError: A name, number, dtype, rank or size is wrong.
+            RunError: ONNX Runtime failed.
+        """
+        outputs = self.run(None, self._feed(x))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def reset_states(self, rows: Iterable[int] | None = None) -> None:
+        """Put the states back to their initial values.
+
+        Args:
+            rows: Indices of the rows of the batch to reset, each once; the others go on.
+                None resets the whole state and releases the batch size.
+
+        Raises:
+            StateError: An index is out of range, negative or named twice; there is no state
+                yet; or a state is shared by all rows, so that no row of it can be reset.
+        """
+        if rows is None:
+            self._state = self._fresh()
+        else:
+            self._state = self._existing("reset rows of").reset_rows(rows)
+
+    def get_states(self) -> dict[str, Array]:
+        """Copies of the states by name, in Keras's order, each `[batch, ...]`.
+
+        Raises:
+            StateError: There is no state before the first call, while the batch size is open.
+        """
+        return self._existing("get").copies()
+
+    def set_states(self, states: Mapping[str, Array]) -> None:
+        """Take over these states, copied, and count steps from 0.
+
+        Before the first call this fixes the batch size. To hand the states of one model to
+        another (encoder to decoder), name them as this model does.
+
+        Args:
+            states: One array for every state, by name, each `[batch, ...]` as the manifest
+                has it.
+
+        Raises:
+            StateError: Names are missing or left over, a dtype or shape is wrong, or the batch
+                size is not the session's. Nothing has changed then.
+        """
+        self._state = self._same_batch(self._model.state_from(states), StateError)
+
+    def save_states(self, path: str | os.PathLike[str]) -> None:
+        """Write the states to a safetensors file, whole or not at all.
+
+        Raises:
+            StateError: There is no state before the first call.
+            StateFileError: The file cannot be written.
+        """
+        save_state(path, self._existing("save"), self.manifest.source.weights)
+
+    def load_states(self, path: str | os.PathLike[str]) -> None:
+        """Take over the states and the step count that `save_states` wrote.
+
+        Raises:
+            StateFileError: The file is missing, damaged, of another model or format, or of
+                another batch size than the session's. Nothing has changed then.
+        """
+        state = load_state(path, self.manifest.states, self.manifest.source.weights)
+        try:
+            self._model.check_state(state)
+        except StateError as error:
+            raise StateFileError(
+                f"the state file does not fit: {error.message}",
+                expected=error.expected,
+                received=error.received,
+            ) from error
+        self._state = self._same_batch(state, StateFileError)
+
+    def _fresh(self) -> State | None:
+        """The initial state where its size is known; None while the batch size is open."""
+        batched = any(state.batch_axis is not None for state in self.manifest.states)
+        if batched and self._model.pinned_batch is None:
+            return None
+        return self._model.initial_state()
+
+    def _existing(self, what: str) -> State:
+        if self._state is None:
+            raise StateError(
+                f"there is no state to {what} yet: the first call fixes the batch size",
+                remedy="run a step first, or set_states",
+            )
+        return self._state
+
+    def _same_batch(self, state: State, error: type[StateError]) -> State:
+        if self.batch_size not in (None, state.batch):
+            raise error(
+                "the states have another batch size than the session",
+                expected=f"{self.batch_size} rows",
+                received=f"{state.batch} rows",
+                remedy="reset_states() releases the batch size",
+            )
+        return state
+
+    def _feed(self, x: Any) -> Mapping[str, Array]:
+        if isinstance(x, Mapping):
+            return x
+        names = [tensor.name for tensor in self.manifest.inputs]
+        # a list of one input is Keras's habit too; a list of numbers is no list of inputs
+        listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
+        values = list(x) if listed else [x]
+        if len(values) != len(names):
+            raise InputError(
+                "the number of inputs is wrong",
+                expected=f"{len(names)}: {names}",
+                received=len(values),
+            )
+        return dict(zip(names, values, strict=True))
+
+
+def _is_array_list(x: Sequence[Any]) -> bool:
+    return bool(x) and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) for item in x)
