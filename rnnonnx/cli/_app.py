@@ -17,7 +17,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 0  done
 1  the ONNX file does not compute what Keras computes (export, verify)
 2  usage: a bad option, or input data that does not fit the model
-3  a file: a model, manifest or state file is missing, damaged or of another model
+3  a model, manifest or state file is missing, damaged or of another model
 4  the Keras model cannot be exported faithfully
 5  a missing extra or execution provider; the message carries the pip command"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +18,14 @@ def stdout() -> Console:
     """A console on standard output; plain and unwrapped where that is no terminal."""
     from rich.console import Console
 
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would exit with 1, which means failed parity here; `_errors` knows better.
+            raise BrokenPipeError
+
     # A pipe has no width: 80 columns would cut tables that a file or a pager can hold.
     width = None if sys.stdout.isatty() else 140
-    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+    return Stdout(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
 
 
 def show(*items: RenderableType) -> None:
@@ -30,9 +36,23 @@ def show(*items: RenderableType) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Print one JSON document on standard output.
+
+    Infinity and NaN, which JSON does not have, become the strings `"inf"` and `"nan"`.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def print_error(message: str, **details: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,8 @@ import numpy as np
 from rnnonnx._extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._streams import Array
 
 HORIZON: Final = 12

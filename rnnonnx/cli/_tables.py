@@ -58,8 +58,7 @@ def parity_table(report: Any) -> Table:
         title, "Tensor", "Kind", "Max abs", "Max rel", "Where", right=["Max abs", "Max rel"]
     )
     for error in report.errors:
-        # NaN is not within any tolerance
-        style = "green" if error.max_abs <= report.tolerance else "bold red"
+        style = "green" if error.ok else "bold red"
         made.add_row(
             error.name,
             error.kind,

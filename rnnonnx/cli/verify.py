@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from typing import Annotated
 
 import typer
@@ -78,8 +78,8 @@ def verify(
         from ._tables import parity_table
 
         show(parity_table(result))
-        for line in result.notes:
-            show(Text(f"note: {line}", "yellow"))
+        for line in result.checks:
+            show(Text(f"compared: {line}", "dim"))
         verdict = (
             Text("equal", "bold green") if result.ok else Text("NOT equal", "bold red")
         ) + Text(f": largest difference {result.max_abs:.2e}, tolerance {tolerance:g}", "default")

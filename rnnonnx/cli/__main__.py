@@ -1,0 +1,7 @@
+"""`python -m rnnonnx.cli`: the command line without its script."""
+
+from __future__ import annotations
+
+from ._app import main
+
+main()
