@@ -203,6 +203,18 @@ def growing():
     return make_model(manifest, nodes, graph_shapes={"s_out": ("rows", 3)})
 
 
+def scaled():
+    """An input of rank 0 beside one with a batch: s += x * scale."""
+    state = StateTensor("s", "s_in", "s_out", "float32", ("batch", 2))
+    x, y = (Tensor(name, "float32", ("batch", 2), 0) for name in "xy")
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["product"]),
+        helper.make_node("Add", ["s_in", "product"], ["s_out"]),
+        helper.make_node("Identity", ["s_out"], ["y"]),
+    ]
+    return make_model(make_manifest([x, Tensor("scale", "float32", ())], [y], [state]), nodes)
+
+
 def stateless():
     manifest = make_manifest(
         [Tensor("x", "float32", ("batch", 2), 0)], [Tensor("y", "float32", ("batch", 2), 0)], []
@@ -255,6 +267,7 @@ def zoo():
         total=total,
         failing=failing,
         growing=growing,
+        scaled=scaled,
         stateless=stateless,
         sequence=sequence,
         make_manifest=make_manifest,

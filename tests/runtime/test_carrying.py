@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from rnnonnx.errors import InputError
 from rnnonnx.runtime import Model, State, StatefulSession
 
 
@@ -212,6 +213,19 @@ def test_onnxruntime_habit_without_the_states(zoo):
     last, y = session.run(["last", "y"], {"x": x})
     np.testing.assert_array_equal(y[:, -1], last)
     assert len(session.run([], {"x": x})) == 2
+
+
+@pytest.mark.parametrize("scale", [np.float32(2), np.array(2, dtype="float32")])
+def test_input_of_rank_0(zoo, scale):
+    session = StatefulSession(zoo.scaled())
+    x = np.ones((3, 2), dtype="float32")
+    session([x, scale])
+    np.testing.assert_array_equal(session({"x": x, "scale": scale}), 4 * x)
+    with pytest.raises(InputError, match="no array"):
+        session([x, 2.0])
+    with pytest.raises(InputError, match="wrong rank"):
+        session([x, np.array([2], dtype="float32")])
+    np.testing.assert_array_equal(session.states[0], 4 * x)
 
 
 def test_arrays_that_are_not_contiguous(zoo, lstm_model):

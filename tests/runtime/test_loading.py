@@ -111,6 +111,11 @@ def test_default_provider_is_the_cpu_alone(lstm_model):
     assert lstm_model.get_providers() == ["CPUExecutionProvider"]
 
 
+def test_no_silent_fallback_is_left_on(lstm_model):
+    # ONNX Runtime's own switch: on, a provider that fails in a call is replaced by the CPU.
+    assert not lstm_model._session._enable_fallback
+
+
 @pytest.mark.parametrize(
     "providers",
     [["CPUExecutionProvider"], ("CPUExecutionProvider",), [("CPUExecutionProvider", {})]],
