@@ -1,0 +1,115 @@
+"""Compare a file that is already there with the Keras model that it claims to be."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rnnonnx.errors import ManifestError
+
+from ._check import check_parity
+from ._layers import LayerTable
+from ._load import load_model
+from ._signature import read_signature
+from ._steps import make_subject
+from ._study import Study, study
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rnnonnx._parity import ParityReport, Step
+    from rnnonnx.manifest import Manifest
+
+    from ._states import StatesArgument
+
+
+def compare(
+    model: Any,
+    manifest: Manifest,
+    candidate: Step,
+    *,
+    tolerance: float = 1e-5,
+    calls: int = 3,
+    sample_inputs: Mapping[str, Any] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> ParityReport:
+    """Compare a step function with a Keras model.
+
+    Args:
+        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        manifest: Names the inputs, outputs and states of the candidate.
+        candidate: `(inputs, states) -> (outputs, new states)`, arrays by the manifest's names.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        calls: Consecutive calls, with carried state, at each batch size.
+        sample_inputs: Data by the model's own input names, batch first; random by default.
+        custom_objects: Classes that a file names, by name.
+        safe_mode: Refuse a file that carries Python code.
+
+    Returns:
+        The report, whether it matches or not.
+
+    Raises:
+        ManifestError: The manifest's inputs, outputs or states are not this model's.
+        ExportError: The Keras model cannot be run at other sizes.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
+    signature = read_signature(model)
+    table = LayerTable(model)
+    batch = next((t.shape[t.batch_axis] for t in manifest.inputs if t.batch_axis is not None), None)
+    found = _study_like(
+        manifest,
+        lambda states: study(
+            table,
+            signature,
+            states=states,
+            batch=batch if isinstance(batch, int) else None,
+            sample_inputs=sample_inputs,
+        ),
+    )
+    inputs = [item.name for item in signature.inputs]
+    declared = {state.input: state.output for state in _declared(manifest, found)}
+    inputs = _names("inputs", inputs, [t.name for t in manifest.inputs], list(declared))
+    outputs = _names(
+        "outputs",
+        list(found.reference.trace.outputs),
+        [tensor.name for tensor in manifest.outputs],
+        list(declared.values()),
+    )
+    subject = make_subject(table, found, manifest, inputs, outputs)
+    return check_parity(subject, candidate, tolerance, calls=calls)
+
+
+def _study_like(manifest: Manifest, run: Any) -> Study:
+    """Lift what the manifest has lifted: the states of stateful layers, or of all layers."""
+    names = [state.name for state in manifest.states if state.input.startswith("state_in.")]
+    choices: tuple[StatesArgument, ...] = ("stateful", "all")
+    tried = []
+    for states in choices:
+        found: Study = run(states)
+        lifted = [state.name for state in found.states]
+        if lifted == names:
+            return found
+        tried.append(lifted)
+    raise ManifestError(
+        "the states in the file are not those of this Keras model",
+        expected=" or ".join(str(lifted) for lifted in tried),
+        received=names,
+        remedy="compare the file with the model that it was exported from",
+    )
+
+
+def _declared(manifest: Manifest, found: Study) -> tuple[Any, ...]:
+    return manifest.states[len(found.states) :]
+
+
+def _names(what: str, keras: list[str], file: list[str], declared: list[str]) -> list[str]:
+    """The file's names in the model's order; both list the same things in the same order."""
+    plain = iter(file)
+    result = [name if name in declared else next(plain, "") for name in keras]
+    if "" in result or next(plain, None) is not None:
+        raise ManifestError(
+            f"the file has other {what} than this Keras model", expected=keras, received=file
+        )
+    return result

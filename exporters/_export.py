@@ -1,0 +1,159 @@
+"""The front of the exporter: capture, lower, finish, check, and only then a file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnonnx._files import replace_file
+from rnnonnx.errors import ExportError, ModelFileError, StatesArgumentError
+
+from ._capture import capture
+from ._check import check_graph, check_parity, require_match
+from ._finish import finish
+from ._layers import LayerTable
+from ._load import load_model
+from ._lower import lower
+from ._plan import plan_interface
+from ._registry import load_lowerings
+from ._report import ExportReport, count_nodes, describe_layers
+from ._signature import read_signature
+from ._steps import OnnxStep, make_subject
+from ._study import study
+
+if TYPE_CHECKING:
+    from ._states import StatesArgument
+
+# NOTE: tf2onnx 1.17 writes opsets up to 18; the lowerings need the RNN operators of 14.
+OPSETS = range(14, 19)
+
+
+def export(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    states: StatesArgument = "stateful",
+    opset: int = 18,
+    batch: int | None = None,
+    names: Mapping[str, str] | None = None,
+    verify: bool = True,
+    tolerance: float = 1e-5,
+    sample_inputs: Mapping[str, Any] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Export a Keras model to an ONNX file with explicit state.
+
+    Args:
+        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        path: The ONNX file to write. It is written only once it has been checked.
+        states: Which states become inputs and outputs: `"stateful"`, those of layers that
+            keep state between calls; `"all"`, those of every recurrent layer, so that a model
+            trained on whole sequences streams; `"none"`, none, and an error if there are
+            any; or `{"h_in": "h_out"}`, inputs and outputs that the model has already
+            (stateful layers are then lifted too).
+        opset: ONNX opset to write, 14 to 18.
+        batch: Pins the batch size; None leaves it dynamic.
+        names: New names for inputs, outputs, by old name.
+        verify: Compare the file with Keras before it is written.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        sample_inputs: Data for the comparison by input name, batch first; random by default.
+        custom_objects: Classes that a file names, by name.
+        safe_mode: Refuse a file that carries Python code.
+        progress: Called with the name of each stage as it begins: `load`, `capture`,
+            `lower`, `finish`, `check`.
+
+    Returns:
+        What was written and how far it is from Keras.
+
+    Raises:
+        ModelFileError: The Keras file is missing or damaged, or `path` cannot be written.
+        UnbuiltModelError: The model has no weights or input shapes yet.
+        UnsafeModelError: The file carries code and `safe_mode` is on.
+        StatesArgumentError: `states` would drop or invent state.
+        UnsupportedLayerError: A layer has no faithful ONNX form.
+        ParityError: The ONNX file computes something else than Keras.
+        ExportError: An argument makes no sense.
+    """
+    begin = time.perf_counter()
+    tell = progress or (lambda _stage: None)
+    target = _target(path)
+    _check_arguments(states, opset, batch, tolerance)
+    if isinstance(model, str | os.PathLike):
+        tell("load")
+        model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
+    tell("capture")
+    signature = read_signature(model)
+    table = LayerTable(model)
+    found = study(table, signature, states=states, batch=batch, sample_inputs=sample_inputs)
+    trace = capture(
+        table,
+        signature,
+        found.shapes,
+        found.states,
+        registry=load_lowerings(),
+        opset=opset,
+        batch=batch,
+    )
+    tell("lower")
+    proto = lower(trace, table, opset=opset)
+    tell("finish")
+    plan = plan_interface(model, found, trace, states, dict(names or {}))
+    finished = finish(proto, table, plan.inputs, plan.outputs, plan.manifest)
+    check_graph(finished)
+    content = finished.SerializeToString()
+    parity = None
+    if verify:
+        tell("check")
+        subject = make_subject(table, found, plan.manifest, plan.model_inputs, plan.model_outputs)
+        parity = check_parity(subject, OnnxStep(content, plan.manifest), tolerance)
+        require_match(parity, model.name)
+    replace_file(target, content)
+    return ExportReport(
+        path=target,
+        model_name=model.name,
+        manifest=plan.manifest,
+        opset=opset,
+        size=len(content),
+        nodes=count_nodes(finished),
+        layers=describe_layers(finished, table, trace.declined),
+        notes=(*found.notes, *(() if verify else ("not compared with Keras (verify=False)",))),
+        parity=parity,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.is_dir() or not target.parent.is_dir():
+        raise ModelFileError(
+            f"cannot write {str(target)!r}",
+            expected="the name of a file in a directory that exists",
+            received="a directory" if target.is_dir() else f"no directory {str(target.parent)!r}",
+        )
+    return target
+
+
+def _check_arguments(
+    states: StatesArgument, opset: int, batch: int | None, tolerance: float
+) -> None:
+    if not isinstance(states, Mapping) and states not in ("stateful", "all", "none"):
+        raise StatesArgumentError(
+            "states= is none of the known choices",
+            expected='"stateful", "all", "none" or a mapping of input names to output names',
+            received=repr(states),
+        )
+    if opset not in OPSETS:
+        raise ExportError(
+            "opset= is out of range",
+            expected=f"{OPSETS.start} to {OPSETS.stop - 1}",
+            received=opset,
+        )
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise ExportError("batch= must be a positive number of rows", received=repr(batch))
+    if not tolerance > 0:
+        raise ExportError("tolerance= must be positive", received=tolerance)

@@ -1,0 +1,243 @@
+"""Stage 3, finish: names, dimensions, dead nodes and the manifest, on onnx-ir's model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from rnnonnx.errors import ExportError
+from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import onnx
+
+    from ._layers import LayerTable
+
+# ONNX's own names for the outputs of the operators that have several.
+_OUTPUT_NAMES = {"LSTM": ("Y", "Y_h", "Y_c"), "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the finished graph.
+
+    Attributes:
+        name: Its name.
+        dtype: Element type by its numpy name.
+        shape: Symbolic dimensions by name.
+        traced: For an input, the name that it had in the trace (`input_0`, `state_0`).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    traced: str = ""
+
+
+def finish(
+    proto: onnx.ModelProto,
+    table: LayerTable,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    manifest: Manifest,
+) -> onnx.ModelProto:
+    """Turn tf2onnx's graph into the one that is written.
+
+    Args:
+        proto: From the lowering stage; outputs in order.
+        table: The model's layers.
+        inputs: What the graph's inputs are to be, in order, states last.
+        outputs: Likewise for the outputs.
+        manifest: Stored in the metadata.
+
+    Raises:
+        ExportError: Two names of inputs, outputs or states are the same.
+    """
+    model = ir.from_proto(proto)
+    passes = ir.passes.Sequential(
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(size_limit=0),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.TopologicalSortPass(),
+    )
+    # NOTE: ports come after the passes. Two outputs may be one value by then, and onnx-ir's
+    # identity elimination would rename an output that is already one.
+    model = passes(model).model
+    _set_inputs(model.graph, inputs)
+    _set_outputs(model.graph, outputs)
+    _forget_shapes(model.graph)
+    _Namer(table, [port.name for port in (*inputs, *outputs)]).rename(model.graph)
+    producer, version = manifest.producer.split(" ", 1)
+    model.producer_name, model.producer_version = producer, version
+    model.graph.name = manifest.source.model
+    model.doc_string = model.graph.doc_string = None
+    model.metadata_props[METADATA_KEY] = manifest.to_json()
+    return ir.to_proto(common.ShapeInferencePass()(model).model)
+
+
+def _port_type(value: ir.Value, port: Port) -> None:
+    value.dtype = ir.DataType.from_numpy(np.dtype(port.dtype))
+    value.shape = ir.Shape(port.shape)
+    value.name = port.name
+
+
+def _set_inputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
+    found = {str(value.name).split(":")[0]: value for value in graph.inputs}
+    # An input that nothing reads (a state that is only written) is gone from the trace, but
+    # belongs to the model's interface.
+    values = [found.get(port.traced) or ir.Value(name=port.name) for port in ports]
+    graph.inputs.clear()
+    graph.inputs.extend(values)
+    # two steps, since a new name may be another input's old one
+    for index, value in enumerate(values):
+        value.name = f"\0{index}"
+    for value, port in zip(values, ports, strict=True):
+        _port_type(value, port)
+
+
+def _set_outputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        # An output that is an input, a constant or another output needs a value of its own.
+        if value.producer() is None or value in seen:
+            node = ir.node("Identity", [value])
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(graph.outputs[index])
+    for index, value in enumerate(graph.outputs):
+        value.name = f"\0out{index}"
+    for value, port in zip(graph.outputs, ports, strict=True):
+        _port_type(value, port)
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Drop what tf2onnx inferred, which names no dimensions; ONNX infers it again."""
+    fixed = {*graph.inputs, *graph.outputs}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value not in fixed:
+                value.shape = None
+
+
+@dataclass(slots=True)
+class _Unique:
+    """Hands out names that are unique in the whole model, subgraphs included."""
+
+    used: set[str] = field(default_factory=set)
+
+    def take(self, base: str) -> str:
+        name, count = base, 1
+        while name in self.used:
+            name = f"{base}_{count}"
+            count += 1
+        self.used.add(name)
+        return name
+
+
+class _Namer:
+    """Names nodes, values and weights after the layers that they belong to."""
+
+    def __init__(self, table: LayerTable, ports: Sequence[str]) -> None:
+        if len(set(ports)) != len(ports):
+            repeated = sorted({name for name in ports if ports.count(name) > 1})
+            raise ExportError(
+                f"names of inputs, outputs and states repeat: {repeated}",
+                remedy="give the inputs or outputs other names with names={old: new}",
+            )
+        self._table = table
+        self._values = _Unique(set(ports))
+        self._nodes = _Unique()
+        self._weights = _keras_weights(table)
+
+    def rename(self, graph: ir.Graph) -> None:
+        """Rename everything but the graph's inputs and outputs."""
+        fixed = {*graph.inputs, *graph.outputs}
+        nodes = list(graph.all_nodes())
+        paths = self._paths(nodes)
+        for initializer in _initializers(graph):
+            self._values.used.discard(str(initializer.name))
+        for index, initializer in enumerate(list(_initializers(graph))):
+            base = self._weight_name(initializer, paths)
+            initializer.name = f"\0init{index}"
+            initializer.name = self._values.take(base)
+        for node in nodes:
+            path = paths.get(node)
+            prefix = f"{path}/" if path else ""
+            node.name = self._nodes.take(f"{prefix}{node.op_type}")
+            names = _OUTPUT_NAMES.get(node.op_type)
+            for index, value in enumerate(node.outputs):
+                if value in fixed or value.name == "":
+                    continue
+                suffix = f".{names[index] if names else index}" if len(node.outputs) > 1 else ""
+                value.name = self._values.take(f"{node.name}{suffix}")
+        for inner in _subgraphs(graph):
+            for value in inner.inputs:
+                value.name = self._values.take(_tail(str(value.name)))
+
+    def _paths(self, nodes: Sequence[ir.Node]) -> dict[ir.Node, str]:
+        """The layer of each node; one that an optimizer made belongs to its neighbour's."""
+        paths = {}
+        for node in nodes:
+            path = self._table.path_of_operation(str(node.name))
+            if path:
+                paths[node] = path
+        for node in reversed(nodes):
+            if node not in paths:
+                readers = [use.node for value in node.outputs for use in value.uses()]
+                makers = [value.producer() for value in node.inputs if value is not None]
+                near = [paths[other] for other in (*readers, *makers) if other in paths]
+                if near:
+                    paths[node] = near[0]
+        return paths
+
+    def _weight_name(self, value: ir.Value, paths: dict[ir.Node, str]) -> str:
+        readers = [paths[use.node] for use in value.uses() if use.node in paths]
+        path = self._table.path_of_operation(str(value.name).split(":")[0])
+        path = path or (readers[0] if readers else "")
+        array = value.const_value.numpy() if value.const_value is not None else np.array(())
+        for owner, name, weight in self._weights:
+            ours = path == owner or path.startswith(f"{owner}/")
+            if ours and weight.shape == array.shape and np.array_equal(weight, array):
+                return f"{owner}/{name}"
+        tail = _tail(str(value.name))
+        return f"{path}/{tail}" if path else tail
+
+
+def _tail(name: str) -> str:
+    """The speaking part of a name that TensorFlow or tf2onnx made: `L2/axes__12:0` -> `axes`."""
+    base = name.split(":")[0].removesuffix("/ReadVariableOp").rsplit("/", 1)[-1]
+    base = re.sub(r"__\d+$", "", base)
+    return "const" if base.startswith("const_fold_opt") or not base else base
+
+
+def _keras_weights(table: LayerTable) -> list[tuple[str, str, np.ndarray[Any, Any]]]:
+    """Layer path, name and value of every weight, innermost layers first."""
+    found = []
+    for entry in table:
+        own = [*entry.layer._trainable_variables, *entry.layer._non_trainable_variables]  # noqa: SLF001
+        found += [(entry.path, str(variable.name), np.asarray(variable)) for variable in own]
+    return sorted(found, key=lambda item: -item[0].count("/"))
+
+
+def _initializers(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.initializers.values()
+    for inner in _subgraphs(graph):
+        yield from inner.initializers.values()
+
+
+def _subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    for node in graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield attribute.as_graph()
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                yield from attribute.as_graphs()

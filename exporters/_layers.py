@@ -1,0 +1,89 @@
+"""The layers of a model, in its own order, each under a path that is unique in the model.
+
+A path is the layer's name, below the names of the models and wrappers that hold it:
+`lstm`, `encoder/lstm`, `bidirectional/forward_lstm`. It is what a reader of the ONNX file
+sees in node names, and what error messages call the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEntry:
+    """A layer of the model.
+
+    Attributes:
+        layer: The Keras layer.
+        path: Its unique path.
+        parent: The entry of the layer that holds it; None at the top level.
+        scope: A name scope for the trace that TensorFlow accepts, whatever the layer's name.
+    """
+
+    layer: Any
+    path: str
+    parent: LayerEntry | None
+    scope: str
+
+
+class LayerTable:
+    """All layers below a model, found by object or by the scope of a traced operation."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._entries: dict[int, LayerEntry] = {}
+        self._scopes: dict[str, LayerEntry] = {}
+        paths: set[str] = set()
+        self._add_children(model, None, paths)
+
+    def _add_children(self, holder: Any, parent: LayerEntry | None, paths: set[str]) -> None:
+        # NOTE: private to Keras, and its only walk that also sees the layers held in lists
+        # and attributes of subclassed layers, in the order in which they were assigned.
+        for layer in holder._flatten_layers(include_self=False, recursive=False):  # noqa: SLF001
+            if id(layer) in self._entries:
+                continue
+            base = path = f"{parent.path}/{layer.name}" if parent else layer.name
+            count = 1
+            while path in paths:
+                path = f"{base}_{count}"
+                count += 1
+            paths.add(path)
+            entry = LayerEntry(layer, path, parent, f"L{len(self._entries)}")
+            self._entries[id(layer)] = entry
+            self._scopes[entry.scope] = entry
+            self._add_children(layer, entry, paths)
+
+    def __iter__(self) -> Iterator[LayerEntry]:
+        return iter(self._entries.values())
+
+    def entry(self, layer: Any) -> LayerEntry | None:
+        """The entry of a layer object; None if the model does not track it."""
+        return self._entries.get(id(layer))
+
+    def path_of_operation(self, name: str) -> str | None:
+        """The path of the layer in whose scope a traced operation was made."""
+        for part in reversed(name.split("/")):
+            # tf2onnx makes names by appending to those of the operation: `L3/MatMul__12`
+            entry = self._scopes.get(part)
+            if entry is not None:
+                return entry.path
+        return None
+
+    def order(self, layer: Any) -> int:
+        """The position of a layer in the model's order; untracked layers come last."""
+        for position, entry in enumerate(self._entries.values()):
+            if entry.layer is layer:
+                return position
+        return len(self._entries)
+
+
+def is_recurrent(layer: Any) -> bool:
+    """Whether a layer runs a cell over time, as `keras.layers.RNN` and its subclasses do."""
+    return isinstance(layer, keras.layers.RNN)

@@ -1,0 +1,121 @@
+"""Stage 2, lowering: a traced TensorFlow function becomes an ONNX graph.
+
+tf2onnx converts what has no lowering. Markers become the nodes that their lowering emits.
+An operation that tf2onnx cannot convert is an error that names the layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import tensorflow as tf
+from tf2onnx import optimizer, tf_loader, tfonnx
+
+from rnnonnx.errors import UnsupportedLayerError
+
+from ._builder import GraphBuilder
+from ._compat import numpy_object_alias, quiet_tf2onnx
+
+if TYPE_CHECKING:
+    from ._capture import Trace
+    from ._layers import LayerTable
+
+_REMEDY = (
+    "replace the layer by one that computes the same with simpler operations, or write a "
+    "lowering for it (CONTRIBUTING.md says how)"
+)
+
+
+def lower(trace: Trace, table: LayerTable, *, opset: int) -> onnx.ModelProto:
+    """Convert a trace.
+
+    Args:
+        trace: What `capture` made with the lowerings.
+        table: The model's layers, to name them in errors.
+        opset: The ONNX opset to write.
+
+    Returns:
+        A model whose inputs and outputs are in the trace's order, under TensorFlow's names;
+        names of nodes hold the scopes of the layers.
+
+    Raises:
+        UnsupportedLayerError: tf2onnx cannot convert an operation.
+    """
+    function = trace.function
+    inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
+    outputs = [t.name for t in function.outputs]
+    constants: dict[tuple[Any, ...], str] = {}
+
+    def replace_marker(graph: Any, node: Any, _name: str, _args: Any) -> None:
+        marker = trace.markers[node.get_attr("token").s.decode()]
+        names, results = list(node.input), list(node.output)
+        shapes, dtypes = list(node.output_shapes), list(node.output_dtypes)
+        graph.remove_node(node.name)
+        scope = node.name.rsplit("/", 1)[0]
+        marker.emit(GraphBuilder(graph, scope, constants), names, results)
+        for result, shape, dtype in zip(results, shapes, dtypes, strict=True):
+            graph.set_dtype(result, dtype)
+            if shape is not None:
+                graph.set_shape(result, shape)
+
+    with (
+        tf.device("/cpu:0"),
+        quiet_tf2onnx(),
+        numpy_object_alias(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # tf2onnx's own use of NumPy and protobuf
+        try:
+            frozen = tf_loader.from_function(function, inputs, outputs)
+            with tf.Graph().as_default() as graph:
+                tf.import_graph_def(frozen, name="")
+                converted = tfonnx.process_tf_graph(
+                    graph,
+                    continue_on_error=False,
+                    opset=opset,
+                    custom_op_handlers={"PyFunc": (replace_marker, [])},
+                    input_names=inputs,
+                    output_names=outputs,
+                )
+                _refuse_unconverted(converted, table)
+                optimized = optimizer.optimize_graph(converted, optimizers=_optimizers())
+                model: onnx.ModelProto = optimized.make_model("rnnonnx")
+        except UnsupportedLayerError:
+            raise
+        except Exception as error:
+            raise UnsupportedLayerError(
+                f"tf2onnx could not convert the model: {error}",
+                received=type(error).__name__,
+                remedy=_REMEDY,
+            ) from error
+    return model
+
+
+def _optimizers() -> dict[str, Any]:
+    """tf2onnx's optimizers but the one that merges equal constants.
+
+    Two layers with equal weights (fresh biases, say) are two layers, and `inspect` counts
+    the parameters of both.
+    """
+    known = optimizer._get_optimizers()  # noqa: SLF001 - there is no public list
+    return {name: make for name, make in known.items() if name != "merge_duplication"}
+
+
+def _refuse_unconverted(graph: Any, table: LayerTable) -> None:
+    """Find what tf2onnx left as it was; it logs those and goes on."""
+    for node in graph.get_nodes():
+        for body in (node.get_body_graphs() or {}).values():
+            _refuse_unconverted(body, table)
+        if node.is_const() or node.is_graph_input() or node.domain not in ("", "ai.onnx"):
+            known = node.is_const() or node.is_graph_input()
+        else:
+            known = onnx.defs.has(node.type)
+        if not known:
+            path = table.path_of_operation(node.name)
+            where = f"layer {path!r}" if path else "the model's own call (outside of any layer)"
+            raise UnsupportedLayerError(
+                f"{where}: tf2onnx cannot convert the TensorFlow operation {node.type!r}",
+                remedy=_REMEDY,
+            )

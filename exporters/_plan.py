@@ -1,0 +1,185 @@
+"""The interface of the file: the ports of its graph, and the manifest over them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnonnx.errors import ExportError, StatesArgumentError
+from rnnonnx.manifest import BATCH, Dim, Manifest, Source, StateTensor, Tensor
+
+from ._finish import Port
+
+if TYPE_CHECKING:
+    from ._capture import Trace
+    from ._states import LiftedState, StatesArgument
+    from ._study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The interface of the file: ports for the graph, and the manifest over them.
+
+    `model_inputs` and `model_outputs` are all names of the model's own, in its order.
+    """
+
+    inputs: list[Port]
+    outputs: list[Port]
+    manifest: Manifest
+    model_inputs: tuple[str, ...]
+    model_outputs: tuple[str, ...]
+
+
+def plan_interface(
+    model: Any, found: Study, trace: Trace, states: StatesArgument, names: Mapping[str, str]
+) -> Plan:
+    """Lay out the file's inputs, outputs and states.
+
+    Args:
+        model: The Keras model.
+        found: Its states and dimensions.
+        trace: The trace that is lowered.
+        states: The argument of `export`.
+        names: New names of inputs and outputs, by old name.
+
+    Raises:
+        ExportError: `names` renames what the model does not have.
+        StatesArgumentError: A mapping in `states` does not fit the model.
+    """
+    dims = found.dims
+    in_names = _rename([item.name for item in found.signature.inputs], trace.outputs, names)
+    inputs = [
+        Port(in_names[0][index], item.dtype, dims.inputs[index], f"input_{index}")
+        for index, item in enumerate(found.signature.inputs)
+    ]
+    outputs = [
+        Port(name, dtype.as_numpy_dtype().dtype.name, shape)
+        for name, dtype, shape in zip(
+            in_names[1],
+            [tensor.dtype for tensor in trace.function.outputs],
+            dims.outputs,
+            strict=False,  # the function's further outputs are states
+        )
+    ]
+    lifted = [_state_tensor(state) for state in found.states]
+    declared = _declared(states, inputs, outputs, names)
+    taken = {state.input for state in declared} | {state.output for state in declared}
+    manifest = Manifest(
+        producer=f"rnnonnx {version('rnnonnx')}",
+        source=_source(model),
+        inputs=tuple(
+            _tensor(port, dims.times[index])
+            for index, port in enumerate(inputs)
+            if port.name not in taken
+        ),
+        outputs=tuple(
+            _tensor(port, _time_axis(port, inputs, dims.times))
+            for port in outputs
+            if port.name not in taken
+        ),
+        states=(*lifted, *declared),
+    )
+    shapes = [_state_shape(state, dims.batch) for state in found.states]
+    inputs += [
+        Port(state.input, state.dtype, shape, f"state_{index}")
+        for index, (state, shape) in enumerate(zip(lifted, shapes, strict=True))
+    ]
+    outputs += [
+        Port(state.output, state.dtype, shape) for state, shape in zip(lifted, shapes, strict=True)
+    ]
+    return Plan(inputs, outputs, manifest, tuple(in_names[0]), tuple(in_names[1]))
+
+
+def _rename(
+    inputs: list[str], outputs: tuple[str, ...], names: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    unknown = sorted(set(names) - set(inputs) - set(outputs))
+    if unknown:
+        raise ExportError(
+            f"names= renames {unknown}, which the model does not have",
+            expected=f"inputs {inputs} or outputs {list(outputs)}",
+        )
+    # An output that Keras names like an input (a model that returns one) gets a name of its own.
+    renamed = [names.get(name, name) for name in inputs]
+    return renamed, [names.get(name, f"{name}_out" if name in inputs else name) for name in outputs]
+
+
+def _state_shape(state: LiftedState, batch: int | None) -> tuple[Dim, ...]:
+    return tuple((batch or BATCH) if dim == BATCH else dim for dim in state.shape)
+
+
+def _state_tensor(state: LiftedState) -> StateTensor:
+    # NOTE: also for a pinned batch the shape says "batch", which is what rows are counted by;
+    # the size is in the graph.
+    return StateTensor(
+        name=state.name,
+        input=f"state_in.{state.name}",
+        output=f"state_out.{state.name}",
+        dtype=state.dtype,
+        shape=state.shape,
+        init=state.init,
+    )
+
+
+def _tensor(port: Port, time_axis: int | None) -> Tensor:
+    shape = port.shape
+    return Tensor(port.name, port.dtype, shape, 0 if shape else None, time_axis)
+
+
+def _time_axis(port: Port, inputs: list[Port], times: tuple[int | None, ...]) -> int | None:
+    """The axis of an output that has the length of an input's time."""
+    lengths = {
+        item.shape[axis]
+        for item, axis in zip(inputs, times, strict=True)
+        if axis is not None and isinstance(item.shape[axis], str)
+    }
+    return next((axis for axis, dim in enumerate(port.shape) if dim in lengths), None)
+
+
+def _declared(
+    states: StatesArgument, inputs: list[Port], outputs: list[Port], names: Mapping[str, str]
+) -> list[StateTensor]:
+    """The states that the model has as inputs and outputs of its own."""
+    if not isinstance(states, Mapping):
+        return []
+    takes = {port.name: port for port in inputs}
+    gives = {port.name: port for port in outputs}
+    result = []
+    for source, sink in states.items():
+        first, last = takes.get(names.get(source, source)), gives.get(names.get(sink, sink))
+        if first is None or last is None:
+            raise StatesArgumentError(
+                f"states= maps {source!r} to {sink!r}, and the model has no such "
+                + ("input" if first is None else "output"),
+                expected=f"inputs {list(takes)} and outputs {list(gives)}",
+            )
+        fixed = all(isinstance(dim, int) for dim in first.shape[1:])
+        if first.shape != last.shape or first.dtype != last.dtype or not fixed:
+            raise StatesArgumentError(
+                f"states= maps {source!r} to {sink!r}, which do not fit each other",
+                expected=f"{first.dtype}{list(first.shape)}, fixed but for the batch",
+                received=f"{last.dtype}{list(last.shape)}",
+            )
+        sizes = tuple(dim for dim in first.shape[1:] if isinstance(dim, int))
+        result.append(StateTensor(first.name, first.name, last.name, first.dtype, (BATCH, *sizes)))
+    return result
+
+
+def _source(model: Any) -> Source:
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.asarray(variable)
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    packages = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+    return Source(
+        framework="keras",
+        model=model.name,
+        weights=f"sha256:{digest.hexdigest()}",
+        versions={name: version(name) for name in packages},
+    )

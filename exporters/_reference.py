@@ -1,0 +1,142 @@
+"""The reference: Keras's own maths as a function of inputs and states, and samples to feed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from rnnonnx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._capture import Trace
+    from ._signature import ModelInput, Signature
+    from ._states import LiftedState
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Integers that no Embedding looks up have no range that a model declares; small ones fit most.
+_INTEGERS_BELOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A trace without lowerings, run by TensorFlow.
+
+    Attributes:
+        trace: The trace.
+        states: What it lifts, in order.
+    """
+
+    trace: Trace
+    states: tuple[LiftedState, ...]
+
+    def initial_states(self, batch: int) -> list[Array]:
+        """The states before the first step, `[batch, ...]` each."""
+        return [initial_value(state, batch) for state in self.states]
+
+    def run(
+        self, inputs: Sequence[Array], states: Sequence[Array]
+    ) -> tuple[list[Array], list[Array]]:
+        """One call: outputs and new states, in order."""
+        with tf.device("/cpu:0"):
+            tensors = [tf.constant(value) for value in (*inputs, *states)]
+            results = [np.asarray(result) for result in self.trace.function(*tensors)]
+        count = len(self.trace.outputs)
+        return results[:count], results[count:]
+
+
+def initial_value(state: LiftedState, batch: int) -> Array:
+    """The value of a lifted state before the first step."""
+    shape = tuple(dim if isinstance(dim, int) else batch for dim in state.shape)
+    if state.init == "zeros":
+        return np.zeros(shape, state.dtype)
+    return np.broadcast_to(np.asarray(state.init, state.dtype), shape).copy()
+
+
+class Sampler:
+    """Makes inputs of any batch and length: the caller's data, or random values that fit.
+
+    Args:
+        signature: The model's inputs.
+        lookups: Table sizes by input position, from the trace.
+        data: Arrays by input name, batch first; rows and steps are repeated where there are
+            too few.
+        seed: Of the random values.
+
+    Raises:
+        InputError: `data` does not fit the inputs.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        lookups: Mapping[int, int],
+        data: Mapping[str, Array] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._signature = signature
+        self._lookups = lookups
+        self._data = {name: np.asarray(value) for name, value in (data or {}).items()}
+        self._random = np.random.default_rng(seed)
+        if data is not None:
+            _check_data(signature, self._data)
+
+    def draw(self, shapes: Sequence[Sequence[int]]) -> list[Array]:
+        """One array an input, of these shapes."""
+        return [
+            self._one(index, model_input, tuple(shape))
+            for index, (model_input, shape) in enumerate(
+                zip(self._signature.inputs, shapes, strict=True)
+            )
+        ]
+
+    def _one(self, index: int, model_input: ModelInput, shape: tuple[int, ...]) -> Array:
+        given = self._data.get(model_input.name)
+        if given is not None:
+            value = given
+            for axis, size in enumerate(shape):
+                value = np.take(value, np.arange(size) % value.shape[axis], axis=axis)
+            return np.ascontiguousarray(value, dtype=model_input.dtype)
+        if index in self._lookups:
+            return self._random.integers(0, self._lookups[index], shape).astype(model_input.dtype)
+        if model_input.dtype == "bool":
+            return self._random.random(shape) < 0.5
+        if np.dtype(model_input.dtype).kind in "iu":
+            return self._random.integers(0, _INTEGERS_BELOW, shape).astype(model_input.dtype)
+        return self._random.standard_normal(shape).astype(model_input.dtype)
+
+
+def _check_data(signature: Signature, data: Mapping[str, Array]) -> None:
+    expected = {model_input.name: model_input for model_input in signature.inputs}
+    if set(data) != set(expected):
+        raise InputError(
+            "the sample data does not name the model's inputs",
+            expected=sorted(expected),
+            received=sorted(data),
+        )
+    for name, value in data.items():
+        declared = expected[name].shape
+        fits = value.ndim == len(declared) and 0 not in value.shape
+        # batch and time may be of any size, every other dimension must be the model's
+        fits = fits and all(
+            have == want
+            for have, want in zip(value.shape[2:], declared[2:], strict=True)
+            if want is not None
+        )
+        if not fits:
+            raise InputError(
+                f"the sample data of input {name!r} has the wrong shape",
+                expected=list(declared),
+                received=list(value.shape),
+            )
+        if not np.can_cast(value.dtype, expected[name].dtype, casting="same_kind"):
+            raise InputError(
+                f"the sample data of input {name!r} has the wrong dtype",
+                expected=expected[name].dtype,
+                received=str(value.dtype),
+            )

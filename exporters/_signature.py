@@ -1,0 +1,171 @@
+"""What a Keras model takes and gives: names, dtypes and shapes, in Keras's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from rnnonnx.errors import ExportError, UnbuiltModelError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One input of the model as Keras declares it.
+
+    Attributes:
+        name: The input's name.
+        dtype: Element type by its numpy name.
+        shape: Declared shape, batch first; None where Keras leaves a dimension open.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The inputs of a model and how to pass them.
+
+    Attributes:
+        inputs: In Keras's order.
+        structure: The nest (tensor, list, dict) that the model's call takes.
+        spread: Whether the nest is a list of separate positional arguments.
+    """
+
+    inputs: tuple[ModelInput, ...]
+    structure: Any
+    spread: bool = False
+
+    def call(self, model: Any, tensors: Sequence[Any]) -> Any:
+        """Call the model for inference on flat tensors.
+
+        Args:
+            model: The Keras model.
+            tensors: One tensor an input, in order.
+
+        Returns:
+            The model's output nest.
+        """
+        nest = keras.tree.pack_sequence_as(self.structure, list(tensors))
+        if self.spread:
+            return model(*nest, training=False)
+        return model(nest, training=False)
+
+
+def read_signature(model: Any) -> Signature:
+    """The signature of a built model.
+
+    Raises:
+        ExportError: `model` is no Keras model, or has inputs that ONNX cannot take.
+        UnbuiltModelError: The model has no input shapes yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise ExportError(
+            "export takes a Keras model",
+            expected="a keras.Model, or the path of a .keras or .h5 file",
+            received=f"{type(model).__module__}.{type(model).__qualname__}",
+            remedy="wrap a single layer: keras.Sequential([keras.Input((None, n)), layer])",
+        )
+    unbuilt = UnbuiltModelError(
+        f"the model {model.name!r} has not been built: it has no input shapes or weights yet",
+        remedy="call it once on data, call model.build(input_shape), or begin it with "
+        "keras.Input(...)",
+    )
+    if not model.built:
+        raise unbuilt
+    functional = getattr(model, "_functional", model) or model
+    if hasattr(functional, "_inputs_struct"):
+        return _functional_signature(functional)
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes:
+        raise unbuilt
+    return _subclassed_signature(model, shapes)
+
+
+def _functional_signature(model: Any) -> Signature:
+    # private to Keras: `inputs` alone does not say how the call nests them
+    structure = model._inputs_struct  # noqa: SLF001
+    inputs = []
+    for tensor in keras.tree.flatten(structure):
+        name = tensor._keras_history.operation.name  # noqa: SLF001
+        if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False):
+            raise ExportError(
+                f"input {name!r} is sparse or ragged, which ONNX has no type for",
+                remedy="declare a dense keras.Input",
+            )
+        inputs.append(ModelInput(name, str(tensor.dtype), tuple(tensor.shape)))
+    return Signature(tuple(inputs), structure)
+
+
+def _subclassed_signature(model: Any, shapes: Mapping[str, Any]) -> Signature:
+    """The signature of a model that is Python code: the shapes it was built with."""
+    nests, inputs = [], []
+    for argument, shape in shapes.items():
+        base = argument.removesuffix("_shape")
+        nest = _shape_nest(shape)
+        for path, leaf in keras.tree.flatten_with_path(nest):
+            suffix = "_".join(str(part) for part in path)
+            name = (suffix if isinstance(nest, dict) else f"{base}_{suffix}") if suffix else base
+            inputs.append(ModelInput(name, model.input_dtype, leaf.shape))
+        nests.append(nest)
+    if len(nests) == 1:
+        return Signature(tuple(inputs), nests[0])
+    return Signature(tuple(inputs), nests, spread=True)
+
+
+class _Leaf:
+    """A shape that a nest treats as one value, where a tuple would be a nest itself."""
+
+    def __init__(self, shape: Sequence[int | None]) -> None:
+        # The batch size that the model was built with says nothing about the export.
+        self.shape = tuple(shape)
+
+
+def _shape_nest(shape: Any) -> Any:
+    if isinstance(shape, Mapping):
+        return {key: _shape_nest(value) for key, value in shape.items()}
+    if all(dim is None or isinstance(dim, int) for dim in shape):
+        return _Leaf(shape)
+    return [_shape_nest(value) for value in shape]
+
+
+def output_names(model: Any, outputs: Any) -> tuple[str, ...]:
+    """Keras's names for the flat outputs of a call, made unique.
+
+    Args:
+        model: The model.
+        outputs: The nest that its call returned.
+
+    Returns:
+        For a dict its keys, for a functional model `model.output_names` (the names of the
+        layers), else `output_0`, `output_1`, ... A layer that gives several outputs repeats
+        its name: the second is `<name>_1`.
+    """
+    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
+    functional = getattr(model, "_functional", model) or model
+    listed = list(getattr(functional, "output_names", None) or [])
+    if isinstance(outputs, Mapping):
+        names = ["_".join(str(part) for part in path) for path in paths]
+    elif len(listed) == len(paths):
+        names = listed
+    else:
+        names = [f"output_{index}" for index in range(len(paths))]
+    return unique_names(names)
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with `_1`, `_2`, ... appended to those that came before."""
+    used: set[str] = set()
+    result = []
+    for base in names:
+        name, count = base, 1
+        while name in used or (count > 1 and name in names):
+            name = f"{base}_{count}"
+            count += 1
+        used.add(name)
+        result.append(name)
+    return tuple(result)

@@ -1,0 +1,122 @@
+"""The two sides of the parity run: Keras and ONNX Runtime, each as one step function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+
+if TYPE_CHECKING:
+    from rnnonnx._parity import Tensors
+    from rnnonnx.manifest import Manifest
+
+    from ._dims import Dims
+    from ._layers import LayerTable
+    from ._reference import Reference, Sampler
+    from ._signature import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class KerasStep:
+    """The Keras model as a step function under the manifest's names.
+
+    Attributes:
+        reference: Keras's maths with the lifted states.
+        manifest: Names the inputs, outputs and states.
+        inputs: All inputs of the model in its order; some may be states by declaration.
+        outputs: All outputs likewise.
+    """
+
+    reference: Reference
+    manifest: Manifest
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __call__(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One call of the model."""
+        by_input = {state.input: states[state.name] for state in self.manifest.states}
+        feed = {**inputs, **by_input}
+        lifted = self.manifest.states[: len(self.reference.states)]
+        results, finals = self.reference.run(
+            [feed[name] for name in self.inputs], [states[state.name] for state in lifted]
+        )
+        named = dict(zip(self.outputs, results, strict=True))
+        new = {state.name: value for state, value in zip(lifted, finals, strict=True)}
+        for state in self.manifest.states[len(lifted) :]:
+            new[state.name] = named.pop(state.output)
+        return named, new
+
+
+class OnnxStep:
+    """The written file as a step function, run by raw ONNX Runtime on the CPU."""
+
+    def __init__(self, model: bytes, manifest: Manifest) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._manifest = manifest
+
+    def __call__(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One call of the model."""
+        manifest = self._manifest
+        feed = {**inputs, **{state.input: states[state.name] for state in manifest.states}}
+        wanted = [t.name for t in manifest.outputs] + [s.output for s in manifest.states]
+        results = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+        return (
+            {tensor.name: results[tensor.name] for tensor in manifest.outputs},
+            {state.name: results[state.output] for state in manifest.states},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Everything about a model under check.
+
+    Attributes:
+        table: Its layers.
+        signature: Its inputs.
+        step: Its step function.
+        dims: Its dimensions.
+        sampler: Makes its inputs.
+        whole: Whether chunk by chunk must equal the whole sequence.
+    """
+
+    table: LayerTable
+    signature: Signature
+    step: KerasStep
+    dims: Dims
+    sampler: Sampler
+    whole: bool
+
+    def draw(self, batch: int, lengths: dict[str, int]) -> dict[str, Any]:
+        """Inputs by name, without those that are states."""
+        arrays = self.sampler.draw(self.dims.shapes(batch, lengths))
+        named = dict(zip(self.step.inputs, arrays, strict=True))
+        return {tensor.name: named[tensor.name] for tensor in self.step.manifest.inputs}
+
+    def initial(self, batch: int) -> dict[str, Any]:
+        """The states before the first call."""
+        return {state.name: state.initial(batch) for state in self.step.manifest.states}
+
+
+def make_subject(
+    table: LayerTable,
+    found: Study,
+    manifest: Manifest,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> Subject:
+    """Put a studied model under the names of a manifest.
+
+    Args:
+        table: The model's layers.
+        found: Its states and dimensions.
+        manifest: Of the file that it is compared with.
+        inputs: The manifest's names for all inputs of the model, in its order.
+        outputs: Likewise for the outputs.
+    """
+    step = KerasStep(found.reference, manifest, tuple(inputs), tuple(outputs))
+    return Subject(table, found.signature, step, found.dims, found.sampler, found.whole)

@@ -1,0 +1,271 @@
+"""The tracer: what stands between Keras's layers and TensorFlow while a model is traced.
+
+It patches each layer, for the time of one trace, at three seams: `call` (to name what the
+layer makes, and to run its lowering), `get_initial_state` (to hand in lifted states) and
+`inner_loop` (under which Keras keeps all its rules on initial states, casts and
+statefulness, and which a recurrent operator replaces).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ._builder import GraphBuilder
+from ._layers import LayerEntry, LayerTable, is_recurrent
+from ._registry import NotLowerableError, Registry, qualified_name
+from ._states import RecurrentCall, describe_structure
+from .lowerings._recurrent import RecurrentOp, emit
+
+Emit = Callable[[GraphBuilder, Sequence[str], Sequence[str]], None]
+
+# The layers whose `inner_loop` is Keras's own, so that their cell says all there is to say.
+_KERAS_LOOPS = frozenset(
+    f"keras.src.layers.rnn.{name}"
+    for name in ("rnn.RNN", "lstm.LSTM", "gru.GRU", "simple_rnn.SimpleRNN")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the lowering stage puts in the place of a marked operation.
+
+    Attributes:
+        layer: Path of the layer that left it.
+        emit: Adds the nodes, given a builder and the names of inputs and outputs.
+    """
+
+    layer: str
+    emit: Emit
+
+
+@dataclass(slots=True)
+class _Frame:
+    """One call of a layer that is under way."""
+
+    entry: LayerEntry
+    index: int
+    own_state: bool = False
+    lifted: bool = False
+
+
+@dataclass(slots=True)
+class Tracer:
+    """Stands between the model and TensorFlow while one trace is made.
+
+    Attributes:
+        table: The model's layers.
+        registry: The lowerings; None traces Keras's own maths everywhere.
+        opset: The ONNX opset that lowerings may use.
+        lifted: Symbolic initial states by `(id(layer), call index)`.
+    """
+
+    table: LayerTable
+    registry: Registry | None
+    opset: int
+    lifted: dict[tuple[int, int], Any] = field(default_factory=dict)
+    calls: list[RecurrentCall] = field(default_factory=list)
+    finals: dict[tuple[int, int], Any] = field(default_factory=dict)
+    markers: dict[str, Marker] = field(default_factory=dict)
+    declined: dict[str, str] = field(default_factory=dict)
+    lookups: dict[int, int] = field(default_factory=dict)
+    _frames: list[_Frame] = field(default_factory=list)
+    _counts: dict[int, int] = field(default_factory=dict)
+
+    # What lowerings use.
+
+    def read(self, get: Callable[[], Any]) -> np.ndarray[Any, np.dtype[Any]]:
+        """The value of a variable (or of maths on variables) outside of the trace."""
+        with tf.init_scope():
+            return np.asarray(keras.ops.convert_to_numpy(get()))
+
+    def mark(
+        self, inputs: Sequence[Any], outputs: Sequence[tuple[str, Sequence[Any]]], emit: Emit
+    ) -> list[Any]:
+        """Leave a marker in the trace.
+
+        Args:
+            inputs: The tensors that the emitted nodes will read.
+            outputs: dtype and shape of each tensor that they will give.
+            emit: Adds the nodes when the lowering stage comes to the marker.
+
+        Returns:
+            The output tensors.
+        """
+        results = tf.numpy_function(
+            _never_run, list(inputs), [dtype for dtype, _ in outputs], name="marker"
+        )
+        token = results[0].op.get_attr("token").decode()
+        self.markers[token] = Marker(self._frames[-1].entry.path, emit)
+        return [
+            tf.ensure_shape(result, shape)
+            for result, (_, shape) in zip(results, outputs, strict=True)
+        ]
+
+    # The seams.
+
+    @contextlib.contextmanager
+    def patched(self) -> Iterator[None]:
+        """Put the seams into every layer of the model; takes them out again on exit."""
+        with contextlib.ExitStack() as stack:
+            for entry in self.table:
+                layer = entry.layer
+                patches: dict[str, Any] = {"call": self._call_seam(entry, layer.call)}
+                if is_recurrent(layer):
+                    patches["get_initial_state"] = self._initial_seam(layer)
+                    patches["inner_loop"] = self._loop_seam(entry, layer.inner_loop)
+                    # Unrolling and cuDNN change how TensorFlow runs the loop, not what it
+                    # computes; both would tie the trace to this length or this machine.
+                    for name in ("unroll", "use_cudnn"):
+                        if hasattr(layer, name):
+                            patches[name] = False
+                for name, value in patches.items():
+                    stack.enter_context(_attribute(layer, name, value))
+            yield
+
+    def last_reached(self) -> str | None:
+        """Path of the last layer, in the model's order, whose call began."""
+        reached = [entry.path for entry in self.table if id(entry.layer) in self._counts]
+        return reached[-1] if reached else None
+
+    def _call_seam(self, entry: LayerEntry, call: Callable[..., Any]) -> Callable[..., Any]:
+        lowering = (
+            self.registry.find(type(entry.layer), "layer", self.opset) if self.registry else None
+        )
+
+        @functools.wraps(call)
+        def seam(*args: Any, **kwargs: Any) -> Any:
+            index = self._counts.get(id(entry.layer), 0)
+            self._counts[id(entry.layer)] = index + 1
+            self._frames.append(_Frame(entry, index))
+            if isinstance(entry.layer, keras.layers.Embedding) and args:
+                self._note_lookup(args[0], entry.layer.input_dim)
+            try:
+                # A scope that ends in "/" is absolute: names then say which layer made them.
+                with tf.name_scope(f"{entry.scope}/"):
+                    if lowering is not None:
+                        try:
+                            return lowering.function(entry.layer, self, *args, **kwargs)
+                        except NotLowerableError as reason:
+                            self.declined[entry.path] = str(reason)
+                    return call(*args, **kwargs)
+            finally:
+                self._frames.pop()
+
+        return seam
+
+    def _note_lookup(self, indices: Any, size: int) -> None:
+        """Remember which input an Embedding reads: samples of it must lie in the table."""
+        operation = indices.op
+        while operation.type != "Placeholder" and operation.inputs:
+            operation = operation.inputs[0].op
+        position = operation.name.removeprefix("input_")
+        if position.isdigit():
+            self.lookups[int(position)] = min(size, self.lookups.get(int(position), size))
+
+    def _initial_seam(self, layer: Any) -> Callable[..., Any]:
+        original = layer.get_initial_state
+
+        @functools.wraps(original)
+        def seam(*args: Any, **kwargs: Any) -> Any:
+            frame = self._frames[-1] if self._frames else None
+            # The user's own code may call it too, to make a state that it then passes in.
+            if frame is None or frame.entry.layer is not layer:
+                return original(*args, **kwargs)
+            frame.own_state = True
+            state = self.lifted.get((id(layer), frame.index))
+            frame.lifted = state is not None
+            return original(*args, **kwargs) if state is None else state
+
+        return seam
+
+    def _loop_seam(self, entry: LayerEntry, inner_loop: Callable[..., Any]) -> Callable[..., Any]:
+        op = self._lower_cell(entry)
+
+        @functools.wraps(inner_loop)
+        def seam(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras's signature
+            frame = self._frames[-1]
+            masked = any(m is not None for m in keras.tree.flatten(mask))
+            self.calls.append(
+                RecurrentCall(
+                    entry, frame.index, describe_structure(initial_state), frame.own_state, masked
+                )
+            )
+            if op is not None and masked:
+                self.declined[entry.path] = "a mask reaches it"
+            if op is None or masked:
+                result = inner_loop(sequences, initial_state, mask, training=training)
+            else:
+                zeros = frame.own_state and not frame.lifted
+                states = [] if zeros else keras.tree.flatten(initial_state)
+                result = self._mark_loop(entry.layer, op, sequences, states)
+            self.finals[id(entry.layer), frame.index] = result[2]
+            return result
+
+        return seam
+
+    def _lower_cell(self, entry: LayerEntry) -> RecurrentOp | None:
+        """The recurrent operator of a layer; None if its loop stays as Keras wrote it."""
+        layer = entry.layer
+        if self.registry is None or qualified_name(type(layer)) not in _KERAS_LOOPS:
+            return None
+        lowering = self.registry.find(type(layer.cell), "cell", self.opset)
+        if lowering is None:
+            self.declined[entry.path] = f"no lowering for {type(layer.cell).__name__}"
+            return None
+        try:
+            op: RecurrentOp = lowering.function(layer.cell)
+        except NotLowerableError as reason:
+            self.declined[entry.path] = str(reason)
+            return None
+        return op
+
+    def _mark_loop(
+        self, layer: Any, op: RecurrentOp, sequences: Any, states: list[Any]
+    ) -> tuple[Any, Any, list[Any]]:
+        batch, time = sequences.shape[0], sequences.shape[1]
+        outputs = [("float32", [batch, time, op.units])]
+        outputs += [("float32", [batch, op.units])] * op.states
+        sequence, *finals = self.mark(
+            [sequences, *states],
+            outputs,
+            functools.partial(_emit_loop, op=op, backwards=layer.go_backwards),
+        )
+        return finals[0], sequence, finals
+
+
+def _emit_loop(
+    builder: GraphBuilder,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    op: RecurrentOp,
+    backwards: bool,
+) -> None:
+    emit(builder, op, inputs, outputs, backwards=backwards)
+
+
+def _never_run(*_: Any) -> Any:
+    raise AssertionError("a marker of a lowering was run instead of being replaced")
+
+
+@contextlib.contextmanager
+def _attribute(layer: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an instance attribute past Keras's tracking, and put back what was there."""
+    absent = object()
+    old = vars(layer).get(name, absent)
+    object.__setattr__(layer, name, value)
+    try:
+        yield
+    finally:
+        if old is absent:
+            object.__delattr__(layer, name)
+        else:
+            object.__setattr__(layer, name, old)

@@ -1,0 +1,74 @@
+"""Does an ONNX file compute what a Keras model computes: both rooms, side by side.
+
+Keras runs in one, this project's runtime in the other. Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._parity import ParityReport, TensorError, Tensors
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+__all__ = ["ParityReport", "TensorError", "verify"]
+
+
+def verify(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    calls: int = 3,
+    data: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-5,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> ParityReport:
+    """Compare an ONNX file with the Keras model that it was exported from.
+
+    The same inputs go through Keras and through `rnnonnx.runtime`, over consecutive calls
+    with carried state, at several batch sizes and lengths.
+
+    Args:
+        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        path: The ONNX file, with a manifest.
+        calls: Consecutive calls at each batch size.
+        data: Inputs by the model's own names, batch first; random by default.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        custom_objects: Classes that the Keras file names, by name.
+        safe_mode: Refuse a Keras file that carries Python code.
+
+    Returns:
+        The error of every output and state; `report.ok` says whether all are within the
+        tolerance.
+
+    Raises:
+        ModelFileError: A file is missing or damaged.
+        ManifestError: The ONNX file has no manifest, or one that is not this model's.
+        InputError: `data` does not fit the model.
+        MissingExtraError: The extra `export` is not installed.
+    """
+    from .exporters import compare
+    from .runtime import Model
+
+    loaded = Model.load(path)
+    manifest = loaded.manifest
+
+    def step(inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+        state = loaded.state_from(states) if manifest.states else None
+        outputs, after = loaded.step(inputs, state)
+        names = [tensor.name for tensor in manifest.outputs]
+        return dict(zip(names, outputs, strict=True)), after.copies()
+
+    return compare(
+        model,
+        manifest,
+        step,
+        tolerance=tolerance,
+        calls=calls,
+        sample_inputs=data,
+        custom_objects=custom_objects,
+        safe_mode=safe_mode,
+    )
