@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ._extras import require
+from ._files import replace_file
 from ._onnx_file import (
     embed_manifest,
     extract_manifest,
@@ -23,7 +24,7 @@ from ._onnx_file import (
     tensor_spec,
     weights_hash,
 )
-from .errors import InputError, ManifestError, ModelFileError
+from .errors import InputError, ManifestError
 from .manifest import (
     BATCH,
     DTYPES,
@@ -296,7 +297,7 @@ def _check_overrides(
 
 
 def _write(model: Any, source: Path, output: Path) -> None:
-    """Write by a temporary name and a rename: a reader sees the old file or the new one."""
+    """Write the file, and refuse a place from which it would not find its weights."""
     if has_external_weights(model) and source.resolve().parent != output.resolve().parent:
         raise InputError(
             f"{source} keeps its weights in other files, by relative paths",
@@ -304,11 +305,4 @@ def _write(model: Any, source: Path, output: Path) -> None:
             received=str(output),
             remedy="write beside the input, and move the files together",
         )
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        temporary.replace(output)
-    except OSError as error:
-        raise ModelFileError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(output, model.SerializeToString())

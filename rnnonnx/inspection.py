@@ -18,6 +18,7 @@ from ._onnx_file import external_locations, extract_manifest, read_model, tensor
 from ._parameters import Weights, subgraphs, walk
 from ._providers import ProviderSummary, provider_summaries
 from .errors import MissingManifestError, ModelFileError
+from .manifest import BATCH
 
 if TYPE_CHECKING:
     from .manifest import Dim, Manifest
@@ -129,7 +130,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelSummary:
 
     Raises:
         MissingExtraError: `onnx` is not installed.
-        ModelFileError: The file is missing, is no ONNX file, or contradicts itself.
+        ModelFileError: The file is missing, is no ONNX file, or is malformed.
         ManifestError: Its manifest is malformed or of a newer format.
     """
     model = read_model(path)
@@ -179,7 +180,7 @@ def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> _Shapes:
         inferred = shape_inference.infer_shapes(model, data_prop=True)
     except (shape_inference.InferenceError, ValueError) as error:
         raise ModelFileError(
-            f"the shapes in {os.fspath(path)} contradict each other", received=str(error)
+            f"the shapes in {os.fspath(path)} cannot be inferred", received=str(error)
         ) from error
     graph = inferred.graph
     shapes = {}
@@ -211,6 +212,7 @@ def _layers(
         inner = [name for body in subgraphs(node) for part in walk(body) for name in part.input]
         for name in [*node.input, *inner]:
             users.setdefault(name, set()).add(_layer_name(node))
+    position = {id(node): number for number, node in enumerate(model.graph.node)}
     layers = []
     for layer, nodes in groups.items():
         used: dict[str, int] = {}
@@ -222,30 +224,38 @@ def _layers(
             for output in node.output
             if output and (output in results or users.get(output, set()) - {layer})
         ]
-        layers.append(
-            LayerSummary(
-                name=layer,
-                op=_main_op(nodes),
-                nodes=dict(Counter(node.op_type for node in nodes)),
-                shape=_output_shape(outside or [nodes[-1].output[0]], shapes),
-                parameters=sum(used.values()),
-            )
+        main = _main_node(nodes)
+        summary = LayerSummary(
+            name=layer,
+            op=main.op_type,
+            nodes=dict(Counter(node.op_type for node in nodes)),
+            shape=_output_shape(outside or [nodes[-1].output[0]], shapes),
+            parameters=sum(used.values()),
         )
-    return tuple(layers)
+        layers.append((position[id(main)], summary))
+    # By the node that makes the layer: what prepares its state may stand far before it.
+    return tuple(summary for _, summary in sorted(layers, key=lambda item: item[0]))
 
 
-def _main_op(nodes: list[Any]) -> str:
-    ops = [str(node.op_type) for node in nodes]
-    return next((op for op in _MAIN_OPS if op in ops), ops[-1])
+def _main_node(nodes: list[Any]) -> Any:
+    for op in _MAIN_OPS:
+        for node in nodes:
+            if node.op_type == op:
+                return node
+    return nodes[-1]
 
 
 def _output_shape(candidates: list[str], shapes: _Shapes) -> tuple[Dim, ...] | None:
     """The shape of what a layer gives to others: of several, a float one of the highest rank.
 
     A layer may also hand out sizes that it computed (integers) and its last step beside the
-    sequence; the sequence is what Keras would print.
+    sequence; the sequence is what Keras would print. Between two recurrent layers the graph
+    may keep a sequence time-major, as their operators take it; Keras prints it batch-first.
     """
     known = [shapes[name] for name in candidates if name in shapes]
     if not known:
         return None
-    return max(known, key=lambda spec: (spec[0].startswith("float"), len(spec[1])))[1]
+    shape = max(known, key=lambda spec: (spec[0].startswith("float"), len(spec[1])))[1]
+    if shape[1:2] == (BATCH,) and not isinstance(shape[0], int):
+        return (shape[1], shape[0], *shape[2:])
+    return shape

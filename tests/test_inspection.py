@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from rnnonnx.errors import ModelFileError
 from rnnonnx.inspection import inspect_model
 
 
@@ -193,10 +192,28 @@ def test_explicit_defaults_stay_on_cuda(tmp_path):
     assert cuda(net.save(tmp_path / "m.onnx", units=8)).takes == "all"
 
 
-def test_a_graph_that_contradicts_itself(tmp_path):
-    net = Net().embedding(5, 4).recurrent("LSTM", "lstm", 4, 4, 8)
-    model = onnx.load(net.save(tmp_path / "m.onnx", units=8))
-    model.graph.output[0].type.tensor_type.elem_type = T.INT64
-    onnx.save(model, tmp_path / "bad.onnx")
-    with pytest.raises(ModelFileError, match="contradict"):
-        inspect_model(tmp_path / "bad.onnx")
+def test_a_graph_whose_shapes_contradict_is_shown_all_the_same(tmp_path):
+    net = Net().embedding(5, 4).recurrent("LSTM", "lstm", 4, 4, 8).dense(9, 10)
+    summary = inspect_model(net.save(tmp_path / "m.onnx", units=10))
+    assert summary.layers[1].shape == ("batch", 8)
+
+
+def test_layers_stand_where_their_main_node_stands_and_batch_comes_first(tmp_path):
+    """A state is prepared before anything else, and time-major sequences are handed on."""
+    net = Net()
+    before = net.node("Unsqueeze", "second", ["state", net.ints("zero", [0])])
+    net.value = "ids"
+    net.embedding(5, 4).node("Transpose", "first", [net.value], perm=[1, 0, 2])
+    for layer in ("first", "second"):
+        weights = [net.weight(f"{layer}/W", 1, 4, 4), net.weight(f"{layer}/R", 1, 4, 4)]
+        start = ["", "", before] if layer == "second" else []
+        last = net.node("RNN", layer, [net.value, *weights, *start], 2, hidden_size=4)
+        if layer == "first":
+            net.node("Squeeze", layer, [net.value, net.ints("one", [1])])
+    net.node("Squeeze", "second", [last, "zero"])
+    model = onnx.load(net.save(tmp_path / "m.onnx", units=4))
+    model.graph.input.append(helper.make_tensor_value_info("state", T.FLOAT, ["batch", 4]))
+    onnx.save(model, tmp_path / "m.onnx")
+    layers = inspect_model(tmp_path / "m.onnx").layers
+    assert [layer.name for layer in layers] == ["embedding", "first", "second", "Identity(output)"]
+    assert layers[1].shape == ("batch", "time", 4)

@@ -20,6 +20,8 @@ _TRUTH: Final = "#222222"
 _FORECAST: Final = "#d1495b"
 _OTHER: Final = "#2e6f95"
 _TOLERANCE: Final = 1e-5
+_WEEKS_A_YEAR: Final = 52.18
+_YEARS_OF_STATE: Final = 8  # enough to see the season, few enough to see the weeks
 
 
 def plot(series: Series, streamed: Streamed, rates: dict[str, float], path: Path) -> None:
@@ -33,25 +35,19 @@ def plot(series: Series, streamed: Streamed, rates: dict[str, float], path: Path
     import matplotlib.pyplot as plt
 
     figure, (top, middle, bottom) = plt.subplots(
-        3,
-        1,
-        figsize=(12, 11),
-        height_ratios=[3, 2.4, 1.6],
-        layout="constrained",
-        sharex=True,
+        3, 1, figsize=(12, 11), height_ratios=[3, 2.4, 1.6], layout="constrained"
     )
     _draw_forecast(top, series, streamed)
     _draw_state(figure, middle, series, streamed)
     _draw_error(bottom, series, streamed)
-    bottom.set_xlim(series.dates[0], series.dates[-1])
-    fastest, *others = rates.values()
-    ratios = " and ".join(
-        f"{fastest / rate:,.0f}x {name}" for name, rate in zip(list(rates)[1:], others, strict=True)
-    )
+    for axes in (top, bottom):
+        axes.set_xlim(series.dates[0], series.dates[-1])
+    (_, fastest), *others = rates.items()
+    ratios = ", ".join(f"{fastest / rate:.0f} x {name}" for name, rate in others)
     figure.suptitle(
-        f"A Keras GRU on ONNX Runtime, one week at a time: {fastest:,.0f} steps/s, {ratios}",
+        f"A Keras GRU streamed on ONNX Runtime, one week at a time\n"
+        f"{fastest:,.0f} steps/s on this machine's CPU: {ratios}",
         fontsize=13,
-        fontweight="bold",
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -67,17 +63,20 @@ def _draw_forecast(axes: Any, series: Series, streamed: Streamed) -> None:
     )
     split = series.dates[series.split]
     axes.axvspan(split, series.dates[-1], color=_OTHER, alpha=0.08, lw=0)
-    axes.text(split, axes.get_ylim()[1], "  not seen in training", va="top", color=_OTHER)
+    axes.text(
+        split, 0.95, "  not seen in training", transform=axes.get_xaxis_transform(), color=_OTHER
+    )
     axes.set_ylabel("CO2 (ppm)")
     axes.set_title("Forecast against truth: weekly CO2, Mauna Loa", loc="left")
     axes.legend(loc="upper left", frameon=False)
     axes.grid(alpha=0.25)
 
     window = slice(len(series.ppm) - 3 * 52, None)  # three years, close enough to see both
-    inset = axes.inset_axes((0.56, 0.07, 0.42, 0.42))
+    inset = axes.inset_axes((0.6, 0.05, 0.385, 0.33))
     inset.plot(series.dates[window], series.ppm[window], color=_TRUTH, lw=1.2)
     inset.plot(weeks[-3 * 52 :], forecast[:-HORIZON][-3 * 52 :], color=_FORECAST, lw=1.2)
-    inset.set_title("the last three years", fontsize=9, loc="left")
+    inset.margins(y=0.28)
+    inset.text(0.03, 0.05, "the last three years", fontsize=9, transform=inset.transAxes)
     inset.set_xticks([])
     inset.tick_params(labelsize=8)
 
@@ -88,11 +87,11 @@ def _draw_state(figure: Any, axes: Any, series: Series, streamed: Streamed) -> N
     states = streamed.states.T  # [units, weeks]
     # Units that swing alike stand together: by the phase of their yearly cycle.
     spectrum = np.fft.rfft(states - states.mean(axis=1, keepdims=True), axis=1)
-    yearly = round(states.shape[1] / 52.18)
-    order = np.argsort(np.angle(spectrum[:, yearly]))
-    first, last = date2num(series.dates[[0, -1]])
+    order = np.argsort(np.angle(spectrum[:, round(states.shape[1] / _WEEKS_A_YEAR)]))
+    shown = round(_YEARS_OF_STATE * _WEEKS_A_YEAR)
+    first, last = date2num(series.dates[[-shown, -1]])
     image = axes.imshow(
-        states[order],
+        states[order, -shown:],
         aspect="auto",
         cmap="RdBu_r",
         vmin=-1,
@@ -100,9 +99,12 @@ def _draw_state(figure: Any, axes: Any, series: Series, streamed: Streamed) -> N
         interpolation="nearest",
         extent=(first, last, states.shape[0], 0),
     )
+    axes.xaxis_date()
     axes.set_ylabel("unit, by yearly phase")
     axes.set_title(
-        "The GRU's state, as the runtime carries it (state_out.gru.h after each week)", loc="left"
+        f"The GRU's state as the runtime carries it: state_out.gru.h after each week,"
+        f" the last {_YEARS_OF_STATE} years",
+        loc="left",
     )
     figure.colorbar(image, ax=axes, pad=0.01, label="h")
 

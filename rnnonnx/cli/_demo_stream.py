@@ -89,8 +89,8 @@ def steps_per_second(model: Any, path: Path, inputs: Array) -> dict[str, float]:
     tensors = [tf.constant(week) for week in weeks]
     return {
         "StatefulSession": _rate(session, weeks),
-        "Keras, tf.function": _rate(lambda x: compiled(x).numpy(), tensors[:500]),
-        "Keras, predict_on_batch": _rate(stateful.predict_on_batch, weeks[:200]),
+        "Keras tf.function": _rate(lambda x: compiled(x).numpy(), tensors[:500]),
+        "Keras predict_on_batch": _rate(stateful.predict_on_batch, weeks[:200]),
     }
 
 

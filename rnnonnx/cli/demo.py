@@ -119,7 +119,7 @@ def _show(numbers: dict[str, Any], exported: Any, out: Path) -> None:
     if exported.parity is not None:
         show(parity_table(exported.parity))
     errors = table(
-        f"Forecast {HORIZON} weeks ahead, years not seen in training",
+        f"Error {HORIZON} weeks ahead (unseen years)",
         "",
         "RMSE (ppm)",
         right=["RMSE (ppm)"],

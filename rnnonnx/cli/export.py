@@ -10,7 +10,7 @@ import typer
 from rnnonnx.errors import InputError
 
 from . import _parse
-from ._console import human_size, note, print_json, progress, show
+from ._console import human_size, print_json, progress, show
 from ._errors import guarded
 
 _STAGES = {
@@ -96,8 +96,6 @@ def export(
         print_json(result.to_dict())
     else:
         _show(result)
-        if result.parity is None:
-            note("not compared with Keras (--no-verify); `rnnonnx verify` can do it later")
 
 
 def _check_folder(output: Path) -> None:

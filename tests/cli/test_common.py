@@ -122,3 +122,25 @@ def test_an_interrupt_leaves_no_traceback(summing, tmp_path):
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert stderr == b"error: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("absent", "command", "extra"),
+    [
+        ("tensorflow", ["export", "m.keras", "-o", "m.onnx"], "export"),
+        ("onnx", ["inspect", "m.onnx"], "onnx"),
+        ("statsmodels", ["demo"], "demo"),
+    ],
+)
+def test_a_missing_extra_names_the_pip_command(tmp_path, absent, command, extra):
+    """A None in `sys.modules` is how Python itself marks a module that must not be found."""
+    code = (
+        f"import sys\nsys.modules[{absent!r}] = None\n"
+        "from rnnonnx.cli import app\napp(sys.argv[1:])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 5, done.stderr
+    assert f'pip install "rnnonnx[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
