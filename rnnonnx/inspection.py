@@ -18,7 +18,7 @@ from ._onnx_file import external_locations, extract_manifest, read_model, tensor
 from ._parameters import Weights, subgraphs, walk
 from ._providers import ProviderSummary, provider_summaries
 from .errors import MissingManifestError, ModelFileError
-from .manifest import BATCH
+from .manifest import BATCH, TIME
 
 if TYPE_CHECKING:
     from .manifest import Dim, Manifest
@@ -256,6 +256,6 @@ def _output_shape(candidates: list[str], shapes: _Shapes) -> tuple[Dim, ...] | N
     if not known:
         return None
     shape = max(known, key=lambda spec: (spec[0].startswith("float"), len(spec[1])))[1]
-    if shape[1:2] == (BATCH,) and not isinstance(shape[0], int):
+    if shape[1:2] == (BATCH,) and str(shape[0]).startswith(TIME):
         return (shape[1], shape[0], *shape[2:])
     return shape

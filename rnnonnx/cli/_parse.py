@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rnnonnx.errors import InputError
 
@@ -47,13 +47,13 @@ def axes(items: Iterable[str], option: str) -> dict[str, int | None]:
     return found
 
 
-def states(value: str) -> str | dict[str, str]:
+def states(value: str) -> Literal["all", "stateful", "none"] | dict[str, str]:
     """The value of `--states`: a word, or pairs `in=out,in=out` as a dict.
 
     Raises:
         InputError: It is neither.
     """
-    if value in ("all", "stateful", "none"):
+    if value == "all" or value == "stateful" or value == "none":
         return value
     if "=" not in value:
         raise InputError(

@@ -9,6 +9,7 @@ import io
 import re
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rnnonnx.manifest import Tensor
+
+_NPZ_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # encrypted
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -66,7 +69,7 @@ def read_npz(path: Path) -> dict[str, Array]:
             return arrays
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (*_NPZ_DAMAGE, EOFError) as error:
         raise InputError(
             f"{path} is damaged or no .npz file", expected="a .npz file", received=str(error)
         ) from error
@@ -87,6 +90,8 @@ def read_chunks(source: str, inputs: Sequence[Tensor], fixed: dict[str, Array]) 
     """
     wanted = [tensor.name for tensor in inputs if tensor.name not in fixed]
     if source == "-":
+        if not wanted:
+            raise InputError("--set gives every input, so standard input has none to give")
         for label, arrays in _from_stdin(wanted):
             yield Chunk(label, arrays | fixed)
         return
@@ -100,6 +105,8 @@ def _files_in(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.suffix in (".npy", ".npz")]
     if not files:
         raise InputError(f"the folder {folder} holds no .npy or .npz file")
+    if len({file.stem for file in files}) < len(files):
+        raise InputError(f"files in {folder} differ only in .npy and .npz")
     return sorted(files, key=_natural)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path  # noqa: TC003 (typer reads the annotations)
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,6 +90,8 @@ def run(
     """
     if as_json and output == "-":
         raise InputError("--json and -o - would both write to standard output")
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise InputError(f"{output} is the input itself", remedy="write somewhere else")
     from rnnonnx.runtime import StatefulSession
 
     from ._sinks import open_sink

@@ -129,6 +129,9 @@ def test_wrong_names_empty_sources_and_bad_options(invoke, summing, x, tmp_path)
     np.savez(tmp_path / "z.npz", wrong=x)
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "none").mkdir()
+    (tmp_path / "twice").mkdir()
+    np.save(tmp_path / "twice" / "a.npy", x)
+    np.savez(tmp_path / "twice" / "a.npz", x=x)
     out = tmp_path / "y.npy"
     for arguments, says in [
         ((tmp_path / "z.npz", "-o", out), "expected: x"),
@@ -139,6 +142,9 @@ def test_wrong_names_empty_sources_and_bad_options(invoke, summing, x, tmp_path)
         ((tmp_path / "x.npy", "-o", out, "--set", "q=1"), "no input 'q'"),
         ((tmp_path / "x.npy", "-o", out, "--set", "x=abc"), "no number"),
         ((tmp_path / "x.npy", "-o", "-", "--json"), "both write"),
+        ((tmp_path / "x.npy", "-o", tmp_path / "x.npy"), "input itself"),
+        ((tmp_path / "twice", "-o", out), "differ only"),
+        (("-", "-o", out, "--set", "x=[[[1, 2]]]"), "gives every input"),
     ]:
         result = invoke("run", summing, *arguments, stdin=b"")
         assert result.exit_code == 2, arguments
