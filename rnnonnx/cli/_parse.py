@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from rnnonnx.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+Word: TypeAlias = Literal["all", "stateful", "none"]
+_WORDS: Final[tuple[Word, ...]] = ("all", "stateful", "none")
 
 
 def pairs(items: Iterable[str], option: str) -> dict[str, str]:
@@ -47,14 +51,15 @@ def axes(items: Iterable[str], option: str) -> dict[str, int | None]:
     return found
 
 
-def states(value: str) -> Literal["all", "stateful", "none"] | dict[str, str]:
+def states(value: str) -> Word | dict[str, str]:
     """The value of `--states`: a word, or pairs `in=out,in=out` as a dict.
 
     Raises:
         InputError: It is neither.
     """
-    if value == "all" or value == "stateful" or value == "none":
-        return value
+    for word in _WORDS:
+        if value == word:
+            return word
     if "=" not in value:
         raise InputError(
             "--states takes a word or pairs",
