@@ -192,9 +192,8 @@ def test_bare_environment_has_no_exporter(installed: Installed, tmp_path: Path) 
 @pytest.mark.slow
 def test_bare_environment_names_the_missing_extra(installed: Installed, tmp_path: Path) -> None:
     code = """
-import rnnonnx.exporters
 try:
-    rnnonnx.exporters.export(None, "model.onnx")
+    from rnnonnx.exporters import export
 except ImportError as error:
     print(error)
 """
