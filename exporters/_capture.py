@@ -18,13 +18,13 @@ import tensorflow as tf
 from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._layers import LayerTable, is_recurrent
+from ._registry import load_lowerings
 from ._signature import Signature, output_names
 from ._tracer import Marker, Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._registry import Registry
     from ._states import LiftedState, RecurrentCall
 
 
@@ -75,7 +75,11 @@ class _RecordingScope(keras.StatelessScope):  # type: ignore[misc]
 
 
 def discover(
-    table: LayerTable, signature: Signature, shapes: Sequence[Sequence[int | None]]
+    table: LayerTable,
+    signature: Signature,
+    shapes: Sequence[Sequence[int | None]],
+    *,
+    opset: int,
 ) -> Discovery:
     """Trace Keras's own maths once to see which state an inference call has.
 
@@ -83,11 +87,12 @@ def discover(
         table: The model's layers.
         signature: Its inputs.
         shapes: The shape of each input, None where it is dynamic.
+        opset: The ONNX opset of the export.
 
     Raises:
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
-    tracer = Tracer(table, None, 0)
+    tracer = Tracer(table, load_lowerings(), opset, lowering=False)
     scope = _RecordingScope()
 
     def step(*tensors: Any) -> Any:
@@ -111,7 +116,7 @@ def capture(
     shapes: Sequence[Sequence[int | None]],
     states: Sequence[LiftedState],
     *,
-    registry: Registry | None,
+    lowering: bool,
     opset: int,
     batch: int | None = None,
 ) -> Trace:
@@ -122,14 +127,15 @@ def capture(
         signature: Its inputs.
         shapes: The shape of each input, None where it is dynamic.
         states: What is lifted, in order.
-        registry: The lowerings; None for Keras's own maths, which is the reference.
+        lowering: Whether to leave markers of lowerings; without them it is Keras's own maths,
+            the reference.
         opset: The ONNX opset that lowerings may use.
         batch: The batch size of the states; None if dynamic.
 
     Raises:
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
-    tracer = Tracer(table, registry, opset)
+    tracer = Tracer(table, load_lowerings(), opset, lowering)
     names: list[str] = []
     specs = _input_specs(signature, shapes)
     specs += [
@@ -144,6 +150,7 @@ def capture(
     def step(*tensors: Any) -> list[Any]:
         inputs = tensors[: len(signature.inputs)]
         values = tensors[len(signature.inputs) :]
+        tracer.graph = tf.compat.v1.get_default_graph()
         tracer.lifted.update(_pack_calls(states, values))
         with keras.StatelessScope() as scope:
             for state, value in zip(states, values, strict=True):

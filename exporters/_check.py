@@ -106,6 +106,8 @@ def _check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) -
     once = len(held) < len(subject.step.manifest.states)
     declared = [item.shape for item in subject.signature.inputs]
     built = next((int(v.variable.shape[0]) for v in held if v.shape[:1] == ("batch",)), None)
+    if subject.dims.batch and built and subject.dims.batch != built:
+        return  # the model itself takes the batch it was built for, the file another
     batch = subject.dims.batch or built or (declared[0][0] if declared else None) or 2
     kept = [(variable, np.asarray(variable)) for variable in _all_variables(subject.table)]
     lengths = dict(subject.dims.lengths)
@@ -183,7 +185,7 @@ def _check_whole(subject: Subject, candidate: Step, recorder: Recorder) -> None:
     found = alone.report()
     if not found.ok:
         worst = max(found.errors, key=lambda error: error.max_abs)
-        suspects = _suspects(subject.table)
+        suspects = _suspects(subject)
         raise UnsupportedLayerError(
             'the model cannot be streamed with states="all": chunk by chunk it does not give '
             f"what Keras gives for the whole sequence (output {worst.name!r} is off by "
@@ -201,12 +203,14 @@ def _check_whole(subject: Subject, candidate: Step, recorder: Recorder) -> None:
 _WIDE = ("Conv", "Pooling", "Attention", "Flatten", "Bidirectional", "Normalization", "Lambda")
 
 
-def _suspects(table: LayerTable) -> list[str]:
-    return [
+def _suspects(subject: Subject) -> list[str]:
+    wide = [
         repr(entry.path)
-        for entry in table
+        for entry in subject.table
         if any(word in type(entry.layer).__name__ for word in _WIDE)
     ]
+    # A masked step repeats the output before it, which a chunk that begins with it lacks.
+    return [*wide, *(f"{path!r} (masked)" for path in subject.masked)]
 
 
 def require_match(report: ParityReport, name: str) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rnnonnx.errors import ManifestError
 
 from ._check import check_parity
+from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load_model
+from ._reference import as_arrays
 from ._signature import read_signature
 from ._steps import make_subject
 from ._study import Study, study
@@ -55,7 +57,8 @@ def compare(
     """
     if isinstance(model, str | os.PathLike):
         model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
-    signature = read_signature(model)
+    data = as_arrays(sample_inputs)
+    signature = read_signature(model, data)
     table = LayerTable(model)
     batch = next((t.shape[t.batch_axis] for t in manifest.inputs if t.batch_axis is not None), None)
     found = _study_like(
@@ -65,7 +68,8 @@ def compare(
             signature,
             states=states,
             batch=batch if isinstance(batch, int) else None,
-            sample_inputs=sample_inputs,
+            opset=OPSETS.stop - 1,
+            data=data,
         ),
     )
     inputs = [item.name for item in signature.inputs]
@@ -105,10 +109,15 @@ def _declared(manifest: Manifest, found: Study) -> tuple[Any, ...]:
 
 
 def _names(what: str, keras: list[str], file: list[str], declared: list[str]) -> list[str]:
-    """The file's names in the model's order; both list the same things in the same order."""
-    plain = iter(file)
-    result = [name if name in declared else next(plain, "") for name in keras]
-    if "" in result or next(plain, None) is not None:
+    """The file's names in the model's order.
+
+    The file lists declared states apart. A name that both sides know stands for itself;
+    renamed ones are paired in order.
+    """
+    known = {*file, *declared}
+    renamed = iter([name for name in (*file, *declared) if name not in keras])
+    result = [name if name in known else next(renamed, "") for name in keras]
+    if "" in result or len(keras) != len(known):
         raise ManifestError(
             f"the file has other {what} than this Keras model", expected=keras, received=file
         )

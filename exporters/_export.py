@@ -18,7 +18,7 @@ from ._layers import LayerTable
 from ._load import load_model
 from ._lower import lower
 from ._plan import plan_interface
-from ._registry import load_lowerings
+from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
 from ._signature import read_signature
 from ._steps import OnnxStep, make_subject
@@ -62,6 +62,8 @@ def export(
         verify: Compare the file with Keras before it is written.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
+            For a model that is Python code (a subclass of `keras.Model`) it also says which
+            arguments it takes, of which dtype and shape.
         custom_objects: Classes that a file names, by name.
         safe_mode: Refuse a file that carries Python code.
         progress: Called with the name of each stage as it begins: `load`, `capture`,
@@ -87,17 +89,18 @@ def export(
         tell("load")
         model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
     tell("capture")
-    signature = read_signature(model)
+    data = as_arrays(sample_inputs)
+    signature = read_signature(model, data)
     table = LayerTable(model)
-    found = study(table, signature, states=states, batch=batch, sample_inputs=sample_inputs)
+    found = study(table, signature, states=states, batch=batch, opset=opset, data=data)
     trace = capture(
         table,
         signature,
         found.shapes,
         found.states,
-        registry=load_lowerings(),
+        lowering=True,
         opset=opset,
-        batch=batch,
+        batch=found.traced_batch,
     )
     tell("lower")
     proto = lower(trace, table, opset=opset)

@@ -77,11 +77,12 @@ class Sampler:
         signature: Signature,
         lookups: Mapping[int, int],
         data: Mapping[str, Array] | None = None,
+        *,
         seed: int = 0,
     ) -> None:
         self._signature = signature
         self._lookups = lookups
-        self._data = {name: np.asarray(value) for name, value in (data or {}).items()}
+        self._data = dict(data or {})
         self._random = np.random.default_rng(seed)
         if data is not None:
             _check_data(signature, self._data)
@@ -109,6 +110,13 @@ class Sampler:
         if np.dtype(model_input.dtype).kind in "iu":
             return self._random.integers(0, _INTEGERS_BELOW, shape).astype(model_input.dtype)
         return self._random.standard_normal(shape).astype(model_input.dtype)
+
+
+def as_arrays(sample_inputs: Mapping[str, Any] | None) -> dict[str, Array] | None:
+    """The caller's sample data as arrays."""
+    if sample_inputs is None:
+        return None
+    return {name: np.asarray(value) for name, value in sample_inputs.items()}
 
 
 def _check_data(signature: Signature, data: Mapping[str, Array]) -> None:

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Seam = Literal["cell", "layer"]
-"""`cell`: one step of a recurrent layer, which becomes a recurrent op. `layer`: a whole call."""
+Seam = Literal["cell", "layer", "rewrite"]
+"""What a lowering replaces.
+
+`cell`: one step of a recurrent layer, which becomes a recurrent operator. `layer`: a whole
+call, which becomes nodes. `rewrite`: a whole call, by TensorFlow operations that compute the
+same; the reference uses it too, so it is for layers that Keras itself traces wrongly.
+"""
 
 
 class NotLowerableError(Exception):
@@ -32,7 +37,7 @@ class Lowering:
         key: Qualified name of the Keras class, `keras.src.layers.rnn.lstm.LSTMCell`.
         seam: What the function replaces.
         since_opset: The first ONNX opset whose operators it uses.
-        function: For `cell`: `(cell) -> RecurrentOp`. For `layer`: `(layer, tracer, *args)`
+        function: For `cell`: `(cell) -> RecurrentOp`. For the others: `(layer, tracer, *args)`
             with the layer's call arguments, returning its output tensors.
     """
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from rnnonnx.errors import ExportError, UnbuiltModelError
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,13 @@ class Signature:
         return model(nest, training=False)
 
 
-def read_signature(model: Any) -> Signature:
+def read_signature(model: Any, samples: Mapping[str, Array] | None = None) -> Signature:
     """The signature of a built model.
+
+    Args:
+        model: The Keras model.
+        samples: Arrays by the names of the arguments of `model.call`. They describe a model
+            that is Python code better than what Keras has noted of it.
 
     Raises:
         ExportError: `model` is no Keras model, or has inputs that ONNX cannot take.
@@ -80,10 +89,43 @@ def read_signature(model: Any) -> Signature:
     functional = getattr(model, "_functional", model) or model
     if hasattr(functional, "_inputs_struct"):
         return _functional_signature(functional)
+    required = _required_arguments(model)
+    if samples is not None and set(required) <= set(samples):
+        return _sampled_signature(model, samples)
+    if len(required) > 1:
+        raise ExportError(
+            f"the model {model.name!r} takes several arguments, and Keras notes the shape of the "
+            "first alone",
+            expected=f"sample data for {required}",
+            remedy="pass sample_inputs={name: array}",
+        )
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes:
         raise unbuilt
     return _subclassed_signature(model, shapes)
+
+
+def _required_arguments(model: Any) -> list[str]:
+    return [
+        parameter.name
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.name not in ("training", "mask")
+    ]
+
+
+def _sampled_signature(model: Any, samples: Mapping[str, Array]) -> Signature:
+    """The signature of a model that is Python code: as the caller's data has it."""
+    inputs = tuple(
+        ModelInput(name, samples[name].dtype.name, (None, *samples[name].shape[1:]))
+        for name in inspect.signature(model.call).parameters
+        if name in samples
+    )
+    leaves = [_Leaf(item.shape) for item in inputs]
+    if len(leaves) == 1:
+        return Signature(inputs, leaves[0])
+    return Signature(inputs, leaves, spread=True)
 
 
 def _functional_signature(model: Any) -> Signature:

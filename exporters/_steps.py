@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+from rnnonnx.errors import UnsupportedLayerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rnnonnx._parity import Tensors
     from rnnonnx.manifest import Manifest
 
@@ -15,6 +20,31 @@ if TYPE_CHECKING:
     from ._layers import LayerTable
     from ._reference import Reference, Sampler
     from ._signature import Signature
+    from ._study import Study
+
+
+# ONNX Runtime's errors have no common base but Exception and RuntimeError.
+_ORT_ERRORS = (
+    RuntimeError,
+    *(
+        getattr(onnxruntime_pybind11_state, name)
+        for name in (
+            "Fail",
+            "InvalidArgument",
+            "InvalidGraph",
+            "NotImplemented",
+            "RuntimeException",
+        )
+    ),
+)
+
+
+def _cannot_run(error: Exception) -> UnsupportedLayerError:
+    return UnsupportedLayerError(
+        f"ONNX Runtime cannot run the exported model: {error}",
+        remedy="ONNX Runtime's recurrent operators compute in float32: build the layers with "
+        "dtype='float32'; otherwise replace the layer that the message names",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +83,13 @@ class OnnxStep:
 
     def __init__(self, model: bytes, manifest: Manifest) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        options.log_severity_level = 4  # what goes wrong is raised, not printed
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except _ORT_ERRORS as error:
+            raise _cannot_run(error) from error
         self._manifest = manifest
 
     def __call__(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -64,7 +97,11 @@ class OnnxStep:
         manifest = self._manifest
         feed = {**inputs, **{state.input: states[state.name] for state in manifest.states}}
         wanted = [t.name for t in manifest.outputs] + [s.output for s in manifest.states]
-        results = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+        try:
+            values = self._session.run(wanted, feed)
+        except _ORT_ERRORS as error:
+            raise _cannot_run(error) from error
+        results = dict(zip(wanted, values, strict=True))
         return (
             {tensor.name: results[tensor.name] for tensor in manifest.outputs},
             {state.name: results[state.output] for state in manifest.states},
@@ -82,6 +119,7 @@ class Subject:
         dims: Its dimensions.
         sampler: Makes its inputs.
         whole: Whether chunk by chunk must equal the whole sequence.
+        masked: Paths of the recurrent layers that a mask reaches.
     """
 
     table: LayerTable
@@ -90,6 +128,7 @@ class Subject:
     dims: Dims
     sampler: Sampler
     whole: bool
+    masked: tuple[str, ...]
 
     def draw(self, batch: int, lengths: dict[str, int]) -> dict[str, Any]:
         """Inputs by name, without those that are states."""
@@ -119,4 +158,6 @@ def make_subject(
         outputs: Likewise for the outputs.
     """
     step = KerasStep(found.reference, manifest, tuple(inputs), tuple(outputs))
-    return Subject(table, found.signature, step, found.dims, found.sampler, found.whole)
+    return Subject(
+        table, found.signature, step, found.dims, found.sampler, found.whole, found.masked
+    )

@@ -7,9 +7,7 @@ with that state lifted, is the reference, and is run at several sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
@@ -17,7 +15,7 @@ from rnnonnx.manifest import TIME
 from ._capture import Discovery, capture, discover
 from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
 from ._layers import LayerTable, is_recurrent
-from ._reference import Reference, Sampler
+from ._reference import Array, Reference, Sampler
 from ._states import LiftedState, StatesArgument, plan_states
 
 if TYPE_CHECKING:
@@ -35,21 +33,25 @@ class Study:
     Attributes:
         signature: The model's inputs.
         shapes: The input shapes to trace with.
+        traced_batch: The batch size to trace with; None if it is left open.
         states: What is lifted, in order.
         dims: Every dimension by name or size.
         reference: Keras's maths with the states lifted.
         sampler: Makes inputs.
         whole: Whether chunk by chunk must equal the whole sequence.
+        masked: Paths of the recurrent layers that a mask reaches.
         notes: What the report should say.
     """
 
     signature: Signature
     shapes: Shapes
+    traced_batch: int | None
     states: tuple[LiftedState, ...]
     dims: Dims
     reference: Reference
     sampler: Sampler
     whole: bool
+    masked: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -59,7 +61,8 @@ def study(
     *,
     states: StatesArgument,
     batch: int | None,
-    sample_inputs: Mapping[str, Any] | None,
+    opset: int,
+    data: Mapping[str, Array] | None,
 ) -> Study:
     """Find the states and dimensions of a model.
 
@@ -68,23 +71,30 @@ def study(
         signature: Its inputs.
         states: The argument of `export`.
         batch: The pinned batch size, or None.
-        sample_inputs: The caller's data, by input name.
+        opset: The ONNX opset of the export.
+        data: The caller's sample data, by input name; None for random data.
 
     Raises:
         StatesArgumentError: `states` does not fit the model.
         UnsupportedLayerError: Keras cannot run the model at other sizes.
-        InputError: `sample_inputs` does not fit the model.
+        InputError: `data` does not fit the model.
     """
-    data = (
-        None
-        if sample_inputs is None
-        else {name: np.asarray(value) for name, value in sample_inputs.items()}
-    )
-    shapes, discovery = _discover(table, signature, batch)
+    # A pinned batch is pinned in the file; the trace leaves it open where Keras can, since a
+    # stateful layer refuses any batch but the one it was built with.
+    traced_batch = None
+    try:
+        shapes, discovery = _discover(table, signature, None, opset)
+    except UnsupportedLayerError:
+        if batch is None:
+            raise
+        traced_batch = batch
+        shapes, discovery = _discover(table, signature, batch, opset)
     lifted = plan_states(states, table, discovery.updated, discovery.calls)
 
     def reference_at(shapes: Shapes) -> tuple[Reference, Prober, Sampler]:
-        trace = capture(table, signature, shapes, lifted, registry=None, opset=0, batch=batch)
+        trace = capture(
+            table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
+        )
         sampler = Sampler(signature, trace.lookups, data)
         reference = Reference(trace, lifted)
         return reference, Prober(reference, signature.inputs, sampler, shapes, batch), sampler
@@ -123,7 +133,19 @@ def study(
             "not lifted"
             for call in kept
         ]
-    return Study(signature, shapes, lifted, dims, reference, sampler, whole, tuple(notes))
+    masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
+    return Study(
+        signature=signature,
+        shapes=shapes,
+        traced_batch=traced_batch,
+        states=lifted,
+        dims=dims,
+        reference=reference,
+        sampler=sampler,
+        whole=whole,
+        masked=masked,
+        notes=tuple(notes),
+    )
 
 
 def _recurrent(table: LayerTable) -> bool:
@@ -131,7 +153,7 @@ def _recurrent(table: LayerTable) -> bool:
 
 
 def _discover(
-    table: LayerTable, signature: Signature, batch: int | None
+    table: LayerTable, signature: Signature, batch: int | None, opset: int
 ) -> tuple[Shapes, Discovery]:
     """The first trace, with as many lengths left open as Keras can trace."""
     inputs = signature.inputs
@@ -139,16 +161,18 @@ def _discover(
     if fixed:
         try:
             shapes = trace_shapes(inputs, fixed, batch)
-            return shapes, discover(table, signature, shapes)
+            return shapes, discover(table, signature, shapes, opset=opset)
         except UnsupportedLayerError:
-            fixed = [index for index in fixed if _traces(table, signature, [index], batch)]
+            fixed = [index for index in fixed if _traces(table, signature, [index], batch, opset)]
     shapes = trace_shapes(inputs, fixed, batch)
-    return shapes, discover(table, signature, shapes)
+    return shapes, discover(table, signature, shapes, opset=opset)
 
 
-def _traces(table: LayerTable, signature: Signature, dynamic: list[int], batch: int | None) -> bool:
+def _traces(
+    table: LayerTable, signature: Signature, dynamic: list[int], batch: int | None, opset: int
+) -> bool:
     try:
-        discover(table, signature, trace_shapes(signature.inputs, dynamic, batch))
+        discover(table, signature, trace_shapes(signature.inputs, dynamic, batch), opset=opset)
     except UnsupportedLayerError:
         return False
     return True

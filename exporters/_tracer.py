@@ -62,15 +62,19 @@ class Tracer:
 
     Attributes:
         table: The model's layers.
-        registry: The lowerings; None traces Keras's own maths everywhere.
-        opset: The ONNX opset that lowerings may use.
+        registry: The lowerings.
+        opset: The ONNX opset that they may use.
+        lowering: Whether lowerings replace Keras's maths; the reference keeps it.
         lifted: Symbolic initial states by `(id(layer), call index)`.
+        graph: The TensorFlow graph that is being traced; markers stay at its top level.
     """
 
     table: LayerTable
-    registry: Registry | None
+    registry: Registry
     opset: int
+    lowering: bool
     lifted: dict[tuple[int, int], Any] = field(default_factory=dict)
+    graph: Any = None
     calls: list[RecurrentCall] = field(default_factory=list)
     finals: dict[tuple[int, int], Any] = field(default_factory=dict)
     markers: dict[str, Marker] = field(default_factory=dict)
@@ -98,7 +102,13 @@ class Tracer:
 
         Returns:
             The output tensors.
+
+        Raises:
+            NotLowerableError: The layer is called inside of a loop, whose body TensorFlow may
+                copy or vectorise.
         """
+        if tf.compat.v1.get_default_graph() is not self.graph:
+            raise NotLowerableError("it is called inside of a loop")
         results = tf.numpy_function(
             _never_run, list(inputs), [dtype for dtype, _ in outputs], name="marker"
         )
@@ -126,6 +136,8 @@ class Tracer:
                     for name in ("unroll", "use_cudnn"):
                         if hasattr(layer, name):
                             patches[name] = False
+                    # the batch it was built for, which lifted states do not have
+                    patches["_expected_batch_size"] = None
                 for name, value in patches.items():
                     stack.enter_context(_attribute(layer, name, value))
             yield
@@ -136,9 +148,10 @@ class Tracer:
         return reached[-1] if reached else None
 
     def _call_seam(self, entry: LayerEntry, call: Callable[..., Any]) -> Callable[..., Any]:
-        lowering = (
-            self.registry.find(type(entry.layer), "layer", self.opset) if self.registry else None
-        )
+        cls = type(entry.layer)
+        lowering = self.registry.find(cls, "rewrite", self.opset)
+        if lowering is None and self.lowering:
+            lowering = self.registry.find(cls, "layer", self.opset)
 
         @functools.wraps(call)
         def seam(*args: Any, **kwargs: Any) -> Any:
@@ -200,12 +213,16 @@ class Tracer:
             )
             if op is not None and masked:
                 self.declined[entry.path] = "a mask reaches it"
-            if op is None or masked:
-                result = inner_loop(sequences, initial_state, mask, training=training)
-            else:
+            result = None
+            if op is not None and not masked:
                 zeros = frame.own_state and not frame.lifted
                 states = [] if zeros else keras.tree.flatten(initial_state)
-                result = self._mark_loop(entry.layer, op, sequences, states)
+                try:
+                    result = self._mark_loop(entry.layer, op, sequences, states)
+                except NotLowerableError as reason:
+                    self.declined[entry.path] = str(reason)
+            if result is None:
+                result = inner_loop(sequences, initial_state, mask, training=training)
             self.finals[id(entry.layer), frame.index] = result[2]
             return result
 
@@ -214,7 +231,7 @@ class Tracer:
     def _lower_cell(self, entry: LayerEntry) -> RecurrentOp | None:
         """The recurrent operator of a layer; None if its loop stays as Keras wrote it."""
         layer = entry.layer
-        if self.registry is None or qualified_name(type(layer)) not in _KERAS_LOOPS:
+        if not self.lowering or qualified_name(type(layer)) not in _KERAS_LOOPS:
             return None
         lowering = self.registry.find(type(layer.cell), "cell", self.opset)
         if lowering is None:
