@@ -33,7 +33,8 @@ class Trace:
     """A traced model: a TensorFlow function of flat tensors.
 
     Attributes:
-        function: Takes the inputs, then the states; gives the outputs, then the new states.
+        function: Takes the inputs, then the states; gives the outputs, then the new states. A
+            reference gives at last the smallest number of steps that a recurrent layer got.
         outputs: Names of the outputs, in order.
         markers: By the token of the marked operation.
         declined: Why a layer was left to tf2onnx, by its path.
@@ -166,6 +167,8 @@ def capture(
                 results.append(scope.get_current_value(state.variable))
             else:
                 results.append(finals[state.name])
+        if not lowering:
+            results.append(tf.reduce_min(tf.stack([1, *tracer.steps])))
         return [tf.identity(tf.convert_to_tensor(result)) for result in results]
 
     def _flat_finals(tracer: Tracer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnonnx._files import replace_file
-from rnnonnx.errors import ExportError, ModelFileError, StatesArgumentError
+from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
@@ -79,7 +79,8 @@ def export(
         StatesArgumentError: `states` would drop or invent state.
         UnsupportedLayerError: A layer has no faithful ONNX form.
         ParityError: The ONNX file computes something else than Keras.
-        ExportError: An argument makes no sense.
+        ArgumentError: An argument is out of range or names what the model does not have.
+        ExportError: The base of all of these but ModelFileError and ParityError.
     """
     begin = time.perf_counter()
     tell = progress or (lambda _stage: None)
@@ -151,12 +152,12 @@ def _check_arguments(
             received=repr(states),
         )
     if opset not in OPSETS:
-        raise ExportError(
+        raise ArgumentError(
             "opset= is out of range",
             expected=f"{OPSETS.start} to {OPSETS.stop - 1}",
             received=opset,
         )
     if batch is not None and (not isinstance(batch, int) or batch < 1):
-        raise ExportError("batch= must be a positive number of rows", received=repr(batch))
+        raise ArgumentError("batch= must be a positive number of rows", received=repr(batch))
     if not tolerance > 0:
-        raise ExportError("tolerance= must be positive", received=tolerance)
+        raise ArgumentError("tolerance= must be positive", received=tolerance)

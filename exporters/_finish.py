@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rnnonnx.errors import ExportError
+from rnnonnx.errors import ArgumentError
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def finish(
         manifest: Stored in the metadata.
 
     Raises:
-        ExportError: Two names of inputs, outputs or states are the same.
+        ArgumentError: Two names of inputs, outputs or states are the same.
     """
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
@@ -149,7 +149,7 @@ class _Namer:
     def __init__(self, table: LayerTable, ports: Sequence[str]) -> None:
         if len(set(ports)) != len(ports):
             repeated = sorted({name for name in ports if ports.count(name) > 1})
-            raise ExportError(
+            raise ArgumentError(
                 f"names of inputs, outputs and states repeat: {repeated}",
                 remedy="give the inputs or outputs other names with names={old: new}",
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import ExportError, StatesArgumentError
+from rnnonnx.errors import ArgumentError, StatesArgumentError
 from rnnonnx.manifest import BATCH, Dim, Manifest, Source, StateTensor, Tensor
 
 from ._finish import Port
@@ -48,7 +48,7 @@ def plan_interface(
         names: New names of inputs and outputs, by old name.
 
     Raises:
-        ExportError: `names` renames what the model does not have.
+        ArgumentError: `names` renames what the model does not have.
         StatesArgumentError: A mapping in `states` does not fit the model.
     """
     dims = found.dims
@@ -100,7 +100,7 @@ def _rename(
 ) -> tuple[list[str], list[str]]:
     unknown = sorted(set(names) - set(inputs) - set(outputs))
     if unknown:
-        raise ExportError(
+        raise ArgumentError(
             f"names= renames {unknown}, which the model does not have",
             expected=f"inputs {inputs} or outputs {list(outputs)}",
         )

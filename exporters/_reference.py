@@ -42,10 +42,19 @@ class Reference:
     def run(
         self, inputs: Sequence[Array], states: Sequence[Array]
     ) -> tuple[list[Array], list[Array]]:
-        """One call: outputs and new states, in order."""
+        """One call: outputs and new states, in order.
+
+        Raises:
+            ValueError: Nothing is left to compute at these sizes, as when a convolution leaves
+                a recurrent layer no step. ONNX Runtime must not be given such inputs: its
+                recurrent operators end the process.
+            tf.errors.OpError: TensorFlow cannot compute these sizes.
+        """
         with tf.device("/cpu:0"):
             tensors = [tf.constant(value) for value in (*inputs, *states)]
-            results = [np.asarray(result) for result in self.trace.function(*tensors)]
+            *results, steps = [np.asarray(result) for result in self.trace.function(*tensors)]
+        if steps == 0 or any(result.size == 0 for result in results):
+            raise ValueError("a layer is left without a single step")
         count = len(self.trace.outputs)
         return results[:count], results[count:]
 

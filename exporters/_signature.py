@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from rnnonnx.errors import ExportError, UnbuiltModelError
+from rnnonnx.manifest import DTYPES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -72,6 +73,14 @@ def read_signature(model: Any, samples: Mapping[str, Array] | None = None) -> Si
         ExportError: `model` is no Keras model, or has inputs that ONNX cannot take.
         UnbuiltModelError: The model has no input shapes yet.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            "models are traced with TensorFlow, and Keras runs on another backend",
+            expected="tensorflow",
+            received=keras.backend.backend(),
+            remedy="save the model to a .keras file and export that file with "
+            "KERAS_BACKEND=tensorflow",
+        )
     if not isinstance(model, keras.Model):
         raise ExportError(
             "export takes a Keras model",
@@ -138,6 +147,12 @@ def _functional_signature(model: Any) -> Signature:
             raise ExportError(
                 f"input {name!r} is sparse or ragged, which ONNX has no type for",
                 remedy="declare a dense keras.Input",
+            )
+        if tensor.dtype not in DTYPES:
+            raise ExportError(
+                f"input {name!r} is of dtype {tensor.dtype}, which the file cannot take",
+                expected=f"one of {sorted(DTYPES)}",
+                remedy="encode it outside of the model",
             )
         inputs.append(ModelInput(name, str(tensor.dtype), tuple(tensor.shape)))
     return Signature(tuple(inputs), structure)

@@ -133,6 +133,11 @@ def study(
             "not lifted"
             for call in kept
         ]
+    if states == "all" and not whole and any(state.call is not None for state in lifted):
+        notes.append(
+            "chunk by chunk was not compared with whole sequences, which this model does not "
+            "have: its inputs have no length, lengths of their own, or a given initial state"
+        )
     masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
     return Study(
         signature=signature,

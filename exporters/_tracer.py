@@ -67,6 +67,12 @@ class Tracer:
         lowering: Whether lowerings replace Keras's maths; the reference keeps it.
         lifted: Symbolic initial states by `(id(layer), call index)`.
         graph: The TensorFlow graph that is being traced; markers stay at its top level.
+        calls: Each call of a recurrent layer so far.
+        finals: Final states by `(id(layer), call index)`.
+        markers: By the token of the marked operation.
+        declined: Why a layer was left to tf2onnx, by its path.
+        lookups: Smallest table that looks up an input, by the input's position.
+        steps: How many steps each recurrent layer gets, as symbolic numbers.
     """
 
     table: LayerTable
@@ -80,6 +86,7 @@ class Tracer:
     markers: dict[str, Marker] = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
     lookups: dict[int, int] = field(default_factory=dict)
+    steps: list[Any] = field(default_factory=list)
     _frames: list[_Frame] = field(default_factory=list)
     _counts: dict[int, int] = field(default_factory=dict)
 
@@ -211,6 +218,8 @@ class Tracer:
                     entry, frame.index, describe_structure(initial_state), frame.own_state, masked
                 )
             )
+            if tf.compat.v1.get_default_graph() is self.graph:
+                self.steps.append(tf.shape(sequences)[1])
             if op is not None and masked:
                 self.declined[entry.path] = "a mask reaches it"
             result = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from .errors import (
+    ArgumentError,
     ExportError,
     InputError,
     ManifestError,
@@ -38,6 +39,7 @@ __all__ = [
     "StateTensor",
     "Tensor",
     # errors
+    "ArgumentError",
     "ExportError",
     "InputError",
     "ManifestError",

@@ -64,6 +64,10 @@ class ExportError(RnnonnxError):
     """A Keras model cannot be exported faithfully."""
 
 
+class ArgumentError(ExportError, ValueError):
+    """An argument of the export is out of range or names what the model does not have."""
+
+
 class UnbuiltModelError(ExportError):
     """The Keras model has no weights or input shapes yet."""
 
@@ -76,7 +80,7 @@ class UnsupportedLayerError(ExportError):
     """A layer has no faithful ONNX form; the message names it and says why."""
 
 
-class StatesArgumentError(ExportError, ValueError):
+class StatesArgumentError(ArgumentError):
     """`states=` does not fit the model: it would drop, invent or confuse state."""
 
 
