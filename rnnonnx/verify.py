@@ -50,8 +50,8 @@ def verify(
         InputError: `data` does not fit the model.
         MissingExtraError: The extra `export` is not installed.
     """
-    from .exporters import compare
-    from .runtime import Model
+    from rnnonnx.exporters import compare
+    from rnnonnx.runtime import Model
 
     loaded = Model.load(path)
     manifest = loaded.manifest

@@ -1,0 +1,118 @@
+"""What the exporter's tests share: models with weights that hide nothing, and two runners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from rnnonnx.manifest import METADATA_KEY, Manifest
+
+TOLERANCE = 1e-5
+
+
+@dataclass
+class File:
+    """An exported file: its graph, its manifest, and raw ONNX Runtime on it."""
+
+    path: object
+
+    def __post_init__(self):
+        self.model = onnx.load(self.path)
+        metadata = {entry.key: entry.value for entry in self.model.metadata_props}
+        self.manifest = Manifest.from_json(metadata[METADATA_KEY])
+        self.session = onnxruntime.InferenceSession(
+            str(self.path), providers=["CPUExecutionProvider"]
+        )
+        self.inputs = {value.name: _dims(value) for value in self.model.graph.input}
+        self.outputs = {value.name: _dims(value) for value in self.model.graph.output}
+
+    def nodes(self, graph=None):
+        for node in (graph or self.model.graph).node:
+            yield node
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    yield from self.nodes(attribute.g)
+
+    def ops(self):
+        """How many nodes of each operator, subgraphs included."""
+        found = {}
+        for node in self.nodes():
+            found[node.op_type] = found.get(node.op_type, 0) + 1
+        return found
+
+    def unused_inputs(self):
+        read = {name for node in self.nodes() for name in node.input}
+        return [name for name in self.inputs if name not in read]
+
+    def initial(self, batch):
+        return {state.input: state.initial(batch) for state in self.manifest.states}
+
+    def step(self, feed, states):
+        """One call by hand: outputs in order, and what to feed as states next."""
+        names = [tensor.name for tensor in self.manifest.outputs]
+        wanted = names + [state.output for state in self.manifest.states]
+        results = self.session.run(wanted, {**feed, **states})
+        after = dict(
+            zip(
+                [state.input for state in self.manifest.states],
+                results[len(names) :],
+                strict=True,
+            )
+        )
+        return results[: len(names)], after
+
+
+def _dims(value):
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Exports a model and opens the file."""
+    from rnnonnx.exporters import export
+
+    def run(model, **arguments):
+        path = tmp_path / "model.onnx"
+        report = export(model, path, **arguments)
+        file = File(path)
+        file.report = report
+        return file
+
+    return run
+
+
+@pytest.fixture
+def randomized():
+    """Gives every weight of a model a random value: fresh biases are zero and hide mistakes."""
+
+    def run(model, seed=0):
+        random = np.random.default_rng(seed)
+        for variable in model.trainable_variables:
+            variable.assign(random.normal(0.0, 0.4, variable.shape))
+        return model
+
+    return run
+
+
+@pytest.fixture
+def close():
+    """Asserts that arrays agree to 1e-5 relative to max(1, |value|), in shape and in dtype."""
+
+    def run(got, expected):
+        expected = np.asarray(expected)
+        assert got.shape == expected.shape
+        assert got.dtype == expected.dtype
+        assert np.all(np.abs(got - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected)))
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    """Keras numbers layers through the whole process; tests name them from the start."""
+    keras.backend.clear_session()
