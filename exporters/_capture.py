@@ -56,10 +56,12 @@ class Discovery:
     Attributes:
         updated: Variables that the call assigned, in order.
         calls: Each call of a recurrent layer.
+        lookups: As for `Trace`.
     """
 
     updated: list[Any]
     calls: list[RecurrentCall]
+    lookups: dict[int, int]
 
 
 class _RecordingScope(keras.StatelessScope):  # type: ignore[misc]
@@ -108,7 +110,7 @@ def discover(
             return keras.tree.flatten(signature.call(table.model, tensors))
 
     _trace(tracer, step, _input_specs(signature, shapes))
-    return Discovery(scope.updated, tracer.calls)
+    return Discovery(scope.updated, tracer.calls, tracer.lookups)
 
 
 def capture(

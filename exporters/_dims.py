@@ -103,6 +103,7 @@ class Prober:
         self._sampler = sampler
         self._shapes = shapes
         self._batch = batch
+        self.output_names = reference.trace.outputs
         self.open = [
             (index, axis)
             for index, shape in enumerate(shapes)
@@ -156,7 +157,7 @@ class Prober:
         """
 
         def vary(dims: Sequence[tuple[int, int]]) -> bool:
-            sizes = {dim: size + (dim in dims) for dim, size in base.items()}
+            sizes = {**base, **{dim: base[dim] + 1 for dim in dims}}
             return self.outputs(sizes, self._batch or _BATCHES[0])[0] is not None
 
         alone = [dim for dim in self.open if vary([dim])]
@@ -199,14 +200,17 @@ def name_dims(
             remedy="export with batch=N to pin the batch size",
         )
     shapes: list[list[Dim]] = [list(shape) for shape in before]
-    labels = prober._reference.trace.outputs  # noqa: SLF001
+    labels = prober.output_names
     if pinned is None:
-        _label(shapes, before, after, batches[1], BATCH, labels)
+        _label(shapes, before, [(after, batches[1])], BATCH, labels)
     for group, name in zip(groups, names, strict=True):
-        sizes = {dim: size + (dim in group) for dim, size in base.items()}
-        varied, _ = prober.outputs(sizes, batches[0])
-        assert varied is not None  # noqa: S101 - groups() ran the same
-        _label(shapes, before, varied, base[group[0]] + 1, name, labels)
+        # Two other sizes: a stride gives the same length for one step more.
+        runs = []
+        for size in (base[group[0]] + 1, 2 * base[group[0]] + 3):
+            varied, _ = prober.outputs({**base, **dict.fromkeys(group, size)}, batches[0])
+            if varied is not None:
+                runs.append((varied, size))
+        _label(shapes, before, runs, name, labels)
     symbols = {dim: name for group, name in zip(groups, names, strict=True) for dim in group}
     return Dims(
         inputs=tuple(
@@ -239,14 +243,20 @@ def _group_names(groups: list[list[tuple[int, int]]], inputs: Sequence[ModelInpu
 def _label(
     shapes: list[list[Dim]],
     before: Sequence[tuple[int, ...]],
-    after: Sequence[tuple[int, ...]],
-    size: int,
+    runs: Sequence[tuple[Sequence[tuple[int, ...]], int]],
     name: str,
     labels: Sequence[str],
 ) -> None:
-    """Name the output dimensions that changed when one input dimension did."""
-    for output, (old, new) in enumerate(zip(before, after, strict=True)):
-        for axis, (was, now) in enumerate(zip(old, new, strict=True)):
-            if was != now:
-                follows = now == size and not isinstance(shapes[output][axis], str)
-                shapes[output][axis] = name if follows else f"{labels[output]}_dim{axis}"
+    """Name the output dimensions that changed when one input dimension did.
+
+    `runs` holds the shapes of all outputs at other sizes of that dimension. What is always
+    that size gets its name, what changes otherwise a name of its own.
+    """
+    for output, old in enumerate(before):
+        for axis, was in enumerate(old):
+            values = [(shapes_now[output][axis], size) for shapes_now, size in runs]
+            if all(now == was for now, _ in values):
+                continue
+            follows = all(now == size for now, size in values)
+            free = not isinstance(shapes[output][axis], str)
+            shapes[output][axis] = name if follows and free else f"{labels[output]}_dim{axis}"

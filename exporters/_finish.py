@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rnnonnx.errors import ArgumentError
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
 if TYPE_CHECKING:
@@ -56,9 +55,6 @@ def finish(
         inputs: What the graph's inputs are to be, in order, states last.
         outputs: Likewise for the outputs.
         manifest: Stored in the metadata.
-
-    Raises:
-        ArgumentError: Two names of inputs, outputs or states are the same.
     """
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
@@ -147,12 +143,6 @@ class _Namer:
     """Names nodes, values and weights after the layers that they belong to."""
 
     def __init__(self, table: LayerTable, ports: Sequence[str]) -> None:
-        if len(set(ports)) != len(ports):
-            repeated = sorted({name for name in ports if ports.count(name) > 1})
-            raise ArgumentError(
-                f"names of inputs, outputs and states repeat: {repeated}",
-                remedy="give the inputs or outputs other names with names={old: new}",
-            )
         self._table = table
         self._values = _Unique(set(ports))
         self._nodes = _Unique()
@@ -206,7 +196,8 @@ class _Namer:
         array = value.const_value.numpy() if value.const_value is not None else np.array(())
         for owner, name, weight in self._weights:
             ours = path == owner or path.startswith(f"{owner}/")
-            if ours and weight.shape == array.shape and np.array_equal(weight, array):
+            # folding may have added axes of size 1
+            if ours and weight.size == array.size and np.array_equal(weight.ravel(), array.ravel()):
                 return f"{owner}/{name}"
         tail = _tail(str(value.name))
         return f"{path}/{tail}" if path else tail

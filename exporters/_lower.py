@@ -123,6 +123,7 @@ def _optimizers() -> dict[str, Any]:
 
 def _refuse_unconverted(graph: Any, table: LayerTable) -> None:
     """Find what tf2onnx left as it was; it logs those and goes on."""
+    graph.delete_unused_nodes(graph.outputs)  # some handlers leave the old node behind
     for node in graph.get_nodes():
         for body in (node.get_body_graphs() or {}).values():
             _refuse_unconverted(body, table)

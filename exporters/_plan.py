@@ -105,8 +105,16 @@ def _rename(
             expected=f"inputs {inputs} or outputs {list(outputs)}",
         )
     # An output that Keras names like an input (a model that returns one) gets a name of its own.
-    renamed = [names.get(name, name) for name in inputs]
-    return renamed, [names.get(name, f"{name}_out" if name in inputs else name) for name in outputs]
+    takes = [names.get(name, name) for name in inputs]
+    gives = [names.get(name, f"{name}_out" if name in inputs else name) for name in outputs]
+    every = [*takes, *gives]
+    repeated = sorted({name for name in every if every.count(name) > 1})
+    if repeated:
+        raise ArgumentError(
+            f"names of inputs and outputs repeat: {repeated}",
+            remedy="give each a name of its own with names={old: new}",
+        )
+    return takes, gives
 
 
 def _state_shape(state: LiftedState, batch: int | None) -> tuple[Dim, ...]:

@@ -21,6 +21,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Integers that no Embedding looks up have no range that a model declares; small ones fit most.
 _INTEGERS_BELOW = 8
+# How many steps of a sample are masked, where a layer masks: enough for gaps and empty starts.
+_MASKED_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Sampler:
         lookups: Table sizes by input position, from the trace.
         data: Arrays by input name, batch first; rows and steps are repeated where there are
             too few.
+        mask_value: The value that a layer of the model masks; None if none does.
         seed: Of the random values.
 
     Raises:
@@ -87,11 +90,13 @@ class Sampler:
         lookups: Mapping[int, int],
         data: Mapping[str, Array] | None = None,
         *,
+        mask_value: float | None = None,
         seed: int = 0,
     ) -> None:
         self._signature = signature
         self._lookups = lookups
         self._data = dict(data or {})
+        self._mask_value = mask_value
         self._random = np.random.default_rng(seed)
         if data is not None:
             _check_data(signature, self._data)
@@ -112,10 +117,16 @@ class Sampler:
             for axis, size in enumerate(shape):
                 value = np.take(value, np.arange(size) % value.shape[axis], axis=axis)
             return np.ascontiguousarray(value, dtype=model_input.dtype)
-        if index in self._lookups:
-            return self._random.integers(0, self._lookups[index], shape).astype(model_input.dtype)
         if model_input.dtype == "bool":
             return self._random.random(shape) < 0.5
+        value = self._values(index, model_input, shape)
+        if self._mask_value is not None and len(shape) > 1:
+            value[self._random.random(shape[:2]) < _MASKED_SHARE] = self._mask_value
+        return value
+
+    def _values(self, index: int, model_input: ModelInput, shape: tuple[int, ...]) -> Array:
+        if index in self._lookups:
+            return self._random.integers(0, self._lookups[index], shape).astype(model_input.dtype)
         if np.dtype(model_input.dtype).kind in "iu":
             return self._random.integers(0, _INTEGERS_BELOW, shape).astype(model_input.dtype)
         return self._random.standard_normal(shape).astype(model_input.dtype)

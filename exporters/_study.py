@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import keras
+
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
 
@@ -89,13 +91,21 @@ def study(
             raise
         traced_batch = batch
         shapes, discovery = _discover(table, signature, batch, opset)
+    # A vector [batch, features] is no sequence, though a model may take one of any length.
+    shapes = [
+        shape if len(shape) > 2 or index in discovery.lookups else (shape[0], *item.shape[1:])
+        for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
+    ]
+    masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
     lifted = plan_states(states, table, discovery.updated, discovery.calls)
 
     def reference_at(shapes: Shapes) -> tuple[Reference, Prober, Sampler]:
         trace = capture(
             table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
         )
-        sampler = Sampler(signature, trace.lookups, data)
+        sampler = Sampler(
+            signature, trace.lookups, data, mask_value=_mask_value(table) if masked else None
+        )
         reference = Reference(trace, lifted)
         return reference, Prober(reference, signature.inputs, sampler, shapes, batch), sampler
 
@@ -138,7 +148,6 @@ def study(
             "chunk by chunk was not compared with whole sequences, which this model does not "
             "have: its inputs have no length, lengths of their own, or a given initial state"
         )
-    masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
     return Study(
         signature=signature,
         shapes=shapes,
@@ -151,6 +160,14 @@ def study(
         masked=masked,
         notes=tuple(notes),
     )
+
+
+def _mask_value(table: LayerTable) -> float:
+    """What the model's Masking layer masks; an Embedding masks 0."""
+    values = [
+        entry.layer.mask_value for entry in table if isinstance(entry.layer, keras.layers.Masking)
+    ]
+    return float(values[0]) if values else 0.0
 
 
 def _recurrent(table: LayerTable) -> bool:

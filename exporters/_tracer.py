@@ -134,7 +134,10 @@ class Tracer:
         with contextlib.ExitStack() as stack:
             for entry in self.table:
                 layer = entry.layer
-                patches: dict[str, Any] = {"call": self._call_seam(entry, layer.call)}
+                patches: dict[str, Any] = {
+                    "call": self._call_seam(entry, layer.call),
+                    "compute_mask": _in_scope(entry, layer.compute_mask),
+                }
                 if is_recurrent(layer):
                     patches["get_initial_state"] = self._initial_seam(layer)
                     patches["inner_loop"] = self._loop_seam(entry, layer.inner_loop)
@@ -276,6 +279,17 @@ def _emit_loop(
     backwards: bool,
 ) -> None:
     emit(builder, op, inputs, outputs, backwards=backwards)
+
+
+def _in_scope(entry: LayerEntry, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method under the layer's name scope: Keras computes masks outside of `call`."""
+
+    @functools.wraps(method)
+    def scoped(*args: Any, **kwargs: Any) -> Any:
+        with tf.name_scope(f"{entry.scope}/"):
+            return method(*args, **kwargs)
+
+    return scoped
 
 
 def _never_run(*_: Any) -> Any:
