@@ -1,0 +1,121 @@
+"""`rnnonnx.verify`: Keras in one room, the runtime in the other."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+from rnnonnx import InputError, ManifestError, MissingManifestError, ModelFileError
+from rnnonnx.exporters import export
+from rnnonnx.verify import verify
+
+
+@pytest.fixture
+def model():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(4)
+    return keras.Sequential(
+        [
+            keras.Input(batch_shape=(3, None, 5), name="x"),
+            layers.LSTM(6, stateful=True, return_sequences=True, name="kept"),
+            layers.GRU(4, name="rnn"),
+            layers.Dense(2, name="y"),
+        ]
+    )
+
+
+@pytest.fixture
+def file(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    export(model, path, states="all")
+    return path
+
+
+def test_a_file_that_agrees(model, file):
+    report = verify(model, file, calls=5)
+    assert report.ok
+    assert report.max_abs < 1e-5
+    assert [(error.kind, error.name) for error in report.errors] == [
+        ("output", "y"),
+        ("state", "kept.h"),
+        ("state", "kept.c"),
+        ("state", "rnn.h"),
+    ]
+    assert report.batches == (1, 3)
+    assert report.lengths == (1, 3, 7)
+    assert report.calls >= 10
+    document = report.to_dict()
+    assert document["ok"] is True
+    assert {entry["name"] for entry in document["errors"]} == {"y", "kept.h", "kept.c", "rnn.h"}
+
+
+def test_a_planted_error_is_found_and_placed(model, file):
+    proto = onnx.load(file)
+    (bias,) = [item for item in proto.graph.initializer if item.name == "rnn/B"]
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0, 0] += 1e-3
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(proto, file)
+    report = verify(model, file)
+    assert not report.ok
+    wrong = {error.name for error in report.errors if not error.ok}
+    assert "rnn.h" in wrong
+    assert not {"kept.h", "kept.c"} & wrong
+    (error,) = [error for error in report.errors if error.name == "rnn.h"]
+    assert "batch" in error.where
+    assert "index" in error.where
+
+
+def test_another_models_file(file):
+    other = keras.Sequential([keras.Input((None, 5), name="x"), layers.LSTM(6, name="other")])
+    with pytest.raises(ManifestError, match="not those of this Keras model"):
+        verify(other, file)
+
+
+def test_other_weights_are_found(model, file):
+    for variable in model.trainable_variables:
+        variable.assign(variable + 0.01)
+    assert not verify(model, file).ok
+
+
+def test_data_of_ones_own(model, file):
+    data = {"x": np.random.default_rng(0).normal(size=(4, 11, 5)).astype("float32")}
+    assert verify(model, file, data=data).ok
+    with pytest.raises(InputError, match="does not name the model's inputs"):
+        verify(model, file, data={"z": data["x"]})
+
+
+def test_renamed_and_declared_states(tmp_path):
+    x, h_in = keras.Input((None, 3), name="x"), keras.Input((4,), name="h_in")
+    y, h = layers.GRU(4, return_state=True, name="y")(x, initial_state=h_in)
+    model = keras.Model([x, h_in], [y, layers.Identity(name="h_out")(h)])
+    path = tmp_path / "model.onnx"
+    export(model, path, states={"h_in": "h_out"}, names={"x": "frames", "h_out": "next"})
+    report = verify(model, path)
+    assert report.ok
+    assert {error.name for error in report.errors} == {"y", "h_in"}
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(None, (1, 3)), (2, (2,))])
+def test_pinned_and_dynamic_batches(batch, batches, tmp_path):
+    model = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4)])
+    path = tmp_path / "model.onnx"
+    export(model, path, states="all", batch=batch)
+    report = verify(model, path)
+    assert report.ok
+    assert set(batches) <= set(report.batches)
+
+
+def test_files_that_are_not_there_or_say_nothing(model, file, tmp_path):
+    with pytest.raises(ModelFileError):
+        verify(model, tmp_path / "gone.onnx")
+    with pytest.raises(ModelFileError):
+        verify(tmp_path / "gone.keras", file)
+    proto = onnx.load(file)
+    del proto.metadata_props[:]
+    onnx.save(proto, file)
+    with pytest.raises(MissingManifestError):
+        verify(model, file)
