@@ -56,6 +56,13 @@ def export(
             help="Load a file that carries code of its own (Lambda). Only for files you trust.",
         ),
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Inputs by name to compare with Keras on. Default: random values.",
+        ),
+    ] = None,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare with Keras at the end.")
     ] = False,
@@ -72,6 +79,11 @@ def export(
     wanted = _parse.states(states)
     names = _parse.pairs(name or [], "--name")
     _check_folder(output)
+    samples = None
+    if data is not None:
+        from ._streams import read_npz
+
+        samples = read_npz(data)
     with progress() as report:
         report("starting TensorFlow")
         from ._quiet import start_tensorflow
@@ -88,6 +100,7 @@ def export(
             names=names or None,
             verify=not no_verify,
             tolerance=tolerance,
+            sample_inputs=samples,
             custom_objects=_parse.custom_objects(custom_objects or []),
             safe_mode=not allow_unsafe,
             progress=lambda stage: report(_STAGES.get(stage, stage)),
@@ -119,7 +132,8 @@ def _show(result: Any) -> None:
     show(layers, state_table(result.manifest))
     if result.parity is not None:
         show(parity_table(result.parity))
-    for line in result.notes:
+    kept = [f"layer {entry.name!r}: {entry.note}" for entry in result.layers if entry.note]
+    for line in (*kept, *result.notes):
         show(Text(f"note: {line}", "yellow"))
     nodes = sum(result.nodes.values())
     show(

@@ -153,3 +153,25 @@ def test_demo(tmp_path):
         "co2.onnx",
         "demo.png",
     }
+
+
+def test_export_compares_on_given_data(invoke, models, tmp_path):
+    data, out = tmp_path / "data.npz", tmp_path / "m.onnx"
+    np.savez(data, tokens=np.array([[3, 1, 2]], np.int32))
+    result = invoke("export", models / "plain.keras", "-o", out, "--data", data)
+    assert result.exit_code == 0, result.output
+    np.savez(data, words=np.array([[3, 1, 2]], np.int32))
+    result = invoke("export", models / "plain.keras", "-o", out, "--data", data)
+    assert result.exit_code == 2
+    assert "does not name the model's inputs" in result.stderr
+
+
+def test_export_tells_why_a_layer_is_not_native(invoke, tmp_path):
+    import keras
+    from keras import layers
+
+    model = keras.Sequential([keras.Input((None, 3)), layers.GRU(4, activation="selu", name="rnn")])
+    model.save(tmp_path / "m.keras")
+    result = invoke("export", tmp_path / "m.keras", "-o", tmp_path / "m.onnx")
+    assert result.exit_code == 0, result.output
+    assert "layer 'rnn': ONNX's recurrent operators have no activation 'selu'" in result.stdout
