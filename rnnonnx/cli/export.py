@@ -12,6 +12,7 @@ from rnnonnx.errors import InputError
 from . import _parse
 from ._console import human_size, print_json, progress, show
 from ._errors import guarded
+from ._options import AllowUnsafe, CustomObjects, Tolerance  # noqa: TC001 (typer reads them)
 
 _STAGES = {
     "load": "loading the model",
@@ -45,17 +46,8 @@ def export(
         list[str] | None,
         typer.Option("--name", metavar="OLD=NEW", help="Rename an input or output. Repeatable."),
     ] = None,
-    custom_objects: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE:NAME", help="A class that the model needs. Repeatable."),
-    ] = None,
-    allow_unsafe: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsafe",
-            help="Load a file that carries code of its own (Lambda). Only for files you trust.",
-        ),
-    ] = False,
+    custom_objects: CustomObjects = None,
+    allow_unsafe: AllowUnsafe = False,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -66,9 +58,7 @@ def export(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare with Keras at the end.")
     ] = False,
-    tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest difference from Keras that passes.")
-    ] = 1e-5,
+    tolerance: Tolerance = 1e-5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a Keras model to one ONNX file with explicit state, checked against Keras.

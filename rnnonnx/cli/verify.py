@@ -10,6 +10,7 @@ import typer
 from . import _parse
 from ._console import print_json, progress, show
 from ._errors import PARITY_FAILED, guarded
+from ._options import AllowUnsafe, CustomObjects, Tolerance  # noqa: TC001 (typer reads them)
 
 
 @guarded
@@ -28,20 +29,9 @@ def verify(
     calls: Annotated[
         int, typer.Option(min=1, help="Consecutive calls, state carried from one to the next.")
     ] = 3,
-    tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest difference from Keras that passes.")
-    ] = 1e-5,
-    custom_objects: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE:NAME", help="A class that the model needs. Repeatable."),
-    ] = None,
-    allow_unsafe: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsafe",
-            help="Load a file that carries code of its own (Lambda). Only for files you trust.",
-        ),
-    ] = False,
+    tolerance: Tolerance = 1e-5,
+    custom_objects: CustomObjects = None,
+    allow_unsafe: AllowUnsafe = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare an ONNX file with its Keras model, output by output and state by state.

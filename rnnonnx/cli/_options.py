@@ -1,0 +1,22 @@
+"""Options that more than one command has, each with one wording."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+CustomObjects: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE:NAME", help="A class that the model needs. Repeatable."),
+]
+AllowUnsafe: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unsafe",
+        help="Load a file that carries code of its own (Lambda). Only for files you trust.",
+    ),
+]
+Tolerance: TypeAlias = Annotated[
+    float, typer.Option(min=0.0, help="Largest difference from Keras that passes.")
+]
