@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import typer
 
 from rnnonnx.errors import (
+    ArgumentError,
     ExportError,
     InputError,
     MissingExtraError,
     ParityError,
     ProviderError,
     RnnonnxError,
-    StatesArgumentError,
 )
 
 from ._console import print_error, print_json
@@ -35,7 +35,7 @@ _PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 _CODES: Final[tuple[tuple[type[RnnonnxError], int], ...]] = (
     (ParityError, PARITY_FAILED),
     (InputError, 2),
-    (StatesArgumentError, 2),
+    (ArgumentError, 2),
     (MissingExtraError, 5),
     (ProviderError, 5),
     (ExportError, 4),
