@@ -6,20 +6,17 @@ proven independently.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import keras
-import numpy as np
 import onnx
-import tensorflow as tf
 
 from rnnonnx._parity import ParityReport, Recorder, Step, run_calls
-from rnnonnx.errors import ParityError, RnnonnxError, UnsupportedLayerError
-from rnnonnx.manifest import TIME
+from rnnonnx.errors import ParityError, UnsupportedLayerError
 
-from ._layers import LayerTable, is_recurrent
-from ._reference import initial_value
+from ._check_chunks import check_chunks
+from ._check_model import check_model_itself
 from ._report import all_nodes
+from ._steps import both_run
 
 if TYPE_CHECKING:
     from ._steps import Subject
@@ -75,10 +72,10 @@ def check_parity(
         recorder.lengths.update(size for length in lengths for size in length.values())
         run_calls(recorder, subject.step, candidate, subject.initial(batch), inputs, batch=batch)
     recorder.checks.append("consecutive calls with carried states, at every batch and length")
-    _check_model_itself(subject, candidate, recorder)
+    check_model_itself(subject, candidate, recorder)
     # a difference that is there already would be blamed on the chunks
     if subject.whole and recorder.report().ok:
-        _check_whole(subject, candidate, recorder)
+        check_chunks(subject, candidate, recorder)
     return recorder.report()
 
 
@@ -89,154 +86,10 @@ def _lengths(
     base = subject.dims.lengths
     wanted = [base, {k: max(1, v // 2) for k, v in base.items()}, dict.fromkeys(base, 1)]
     usable = [
-        lengths if _runs(subject, candidate, recorder, batch, lengths) else base
+        lengths if both_run(subject, candidate, recorder, batch, lengths) else base
         for lengths in wanted
     ]
     return [usable[call % len(usable)] for call in range(calls)]
-
-
-def _runs(
-    subject: Subject,
-    candidate: Step,
-    recorder: Recorder,
-    batch: int,
-    lengths: dict[str, int],
-) -> bool:
-    """Whether both sides take these lengths.
-
-    A pooling layer may need more than one step. Of a convolution that is wider than its input
-    TensorFlow gives values all the same, and ONNX Runtime refuses it; that is told.
-    """
-    inputs, states = subject.draw(batch, lengths), subject.initial(batch)
-    try:
-        subject.step(inputs, states)
-    except (tf.errors.OpError, ValueError):
-        return False
-    if lengths == subject.dims.lengths:
-        return True  # what the model was made for must run; a failure shows as what it is
-    try:
-        candidate(inputs, states)
-    except RnnonnxError:
-        note = f"left out: ONNX Runtime refuses the lengths {sorted(set(lengths.values()))}"
-        if note not in recorder.checks:
-            recorder.checks.append(note)
-        return False
-    return True
-
-
-def _check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) -> None:
-    """Call the Keras model as its user does, its variables restored afterwards."""
-    model, reference = subject.table.model, subject.step.reference
-    held = [state for state in reference.states if state.variable is not None]
-    once = len(held) < len(subject.step.manifest.states)
-    declared = [item.shape for item in subject.signature.inputs]
-    built = next((int(v.variable.shape[0]) for v in held if v.shape[:1] == ("batch",)), None)
-    if subject.dims.batch and built and subject.dims.batch != built:
-        return  # the model itself takes the batch it was built for, the file another
-    batch = subject.dims.batch or built or (declared[0][0] if declared else None) or 2
-    kept = [(variable, np.asarray(variable)) for variable in _all_variables(subject.table)]
-    lengths = dict(subject.dims.lengths)
-    states = subject.initial(batch)
-    try:
-        for state in held:
-            state.variable.assign(initial_value(state, batch))
-        for call in range(1 if once else 3):
-            inputs = subject.draw(batch, lengths)
-            feed = {**inputs, **{s.input: states[s.name] for s in subject.step.manifest.states}}
-            with tf.device("/cpu:0"):
-                result = subject.signature.call(
-                    model, [tf.constant(feed[name]) for name in subject.step.inputs]
-                )
-            flat = [np.asarray(value) for value in keras.tree.flatten(result)]
-            named = dict(zip(subject.step.outputs, flat, strict=True))
-            expected = {t.name: named[t.name] for t in subject.step.manifest.outputs}
-            got, states = candidate(inputs, states)
-            where = f"the Keras model itself, batch {batch}, call {call + 1}"
-            recorder.compare("output", expected, got, where)
-            recorder.calls += 1
-            variables = {state.name: np.asarray(state.variable) for state in held}
-            recorder.compare("state", variables, states, where)
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-    recorder.checks.append("the Keras model itself, called as it is")
-
-
-def _all_variables(table: LayerTable) -> list[Any]:
-    """The model's non-trainable variables, with the states that Keras does not track."""
-    found = list(table.model.non_trainable_variables)
-    for entry in table:
-        if is_recurrent(entry.layer):
-            found += keras.tree.flatten(entry.layer.states or [])
-    return found
-
-
-def _check_whole(subject: Subject, candidate: Step, recorder: Recorder) -> None:
-    """Chunk by chunk must give what Keras gives for the whole sequence.
-
-    Raises:
-        UnsupportedLayerError: It does not: a layer looks further than its state.
-    """
-    batch = subject.dims.batch or 2
-    manifest = subject.step.manifest
-    sizes = [
-        size for size in (3, 1, 2) if _runs(subject, candidate, recorder, batch, {TIME: size})
-    ] or [subject.dims.lengths[TIME]] * 2
-    if len(sizes) == 1:
-        sizes *= 3
-    chunks = [subject.draw(batch, {TIME: size}) for size in sizes]
-    whole = {
-        tensor.name: chunks[0][tensor.name]
-        if tensor.time_axis is None
-        else np.concatenate([chunk[tensor.name] for chunk in chunks], tensor.time_axis)
-        for tensor in manifest.inputs
-    }
-    # an input without time is one context for the whole sequence
-    context = {t.name: whole[t.name] for t in manifest.inputs if t.time_axis is None}
-    chunks = [{**chunk, **context} for chunk in chunks]
-    expected, _ = subject.step(whole, subject.initial(batch))
-    states, parts = subject.initial(batch), []
-    for chunk in chunks:
-        outputs, states = candidate(chunk, states)
-        parts.append(outputs)
-    got = {
-        tensor.name: parts[-1][tensor.name]
-        if tensor.time_axis is None
-        else np.concatenate([part[tensor.name] for part in parts], tensor.time_axis)
-        for tensor in manifest.outputs
-    }
-    alone = Recorder(recorder.tolerance)
-    alone.compare("output", expected, got, f"chunks of {sizes} against the whole, batch {batch}")
-    found = alone.report()
-    if not found.ok:
-        worst = max(found.errors, key=lambda error: error.max_abs)
-        suspects = _suspects(subject)
-        raise UnsupportedLayerError(
-            'the model cannot be streamed with states="all": chunk by chunk it does not give '
-            f"what Keras gives for the whole sequence (output {worst.name!r} is off by "
-            f"{worst.max_abs:.3g})",
-            expected="every layer but the recurrent ones to look at one step at a time",
-            received="layers that may look further: " + (", ".join(suspects) or "none known"),
-            remedy='export with states="stateful" and run whole sequences, or leave those '
-            "layers out of the streamed part"
-            + ("; without padding to skip, mask_zero=False" if subject.masked else ""),
-        )
-    recorder.compare("output", expected, got, f"chunks of {sizes} against the whole")
-    recorder.checks.append("chunk by chunk against Keras on the whole sequence")
-
-
-# By class name: layers that look at more than one step without a recurrent state.
-_WIDE = ("Conv", "Pooling", "Attention", "Flatten", "Bidirectional", "Normalization", "Lambda")
-
-
-def _suspects(subject: Subject) -> list[str]:
-    wide = [
-        repr(entry.path)
-        for entry in subject.table
-        if any(word in type(entry.layer).__name__ for word in _WIDE)
-    ]
-    # A masked step repeats the output before it, which a chunk that begins with it lacks.
-    return [*wide, *(f"{path!r} (masked)" for path in subject.masked)]
 
 
 def require_match(report: ParityReport, name: str) -> None:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
+import tensorflow as tf
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from rnnonnx.errors import UnsupportedLayerError
+from rnnonnx.errors import RnnonnxError, UnsupportedLayerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rnnonnx._parity import Tensors
+    from rnnonnx._parity import Recorder, Step, Tensors
     from rnnonnx.manifest import Manifest
 
     from ._dims import Dims
@@ -161,3 +162,32 @@ def make_subject(
     return Subject(
         table, found.signature, step, found.dims, found.sampler, found.whole, found.masked
     )
+
+
+def both_run(
+    subject: Subject,
+    candidate: Step,
+    recorder: Recorder,
+    batch: int,
+    lengths: dict[str, int],
+) -> bool:
+    """Whether both sides take these lengths.
+
+    A pooling layer may need more than one step. Of a convolution that is wider than its input
+    TensorFlow gives values all the same, and ONNX Runtime refuses it; that is told.
+    """
+    inputs, states = subject.draw(batch, lengths), subject.initial(batch)
+    try:
+        subject.step(inputs, states)
+    except (tf.errors.OpError, ValueError):
+        return False
+    if lengths == subject.dims.lengths:
+        return True  # what the model was made for must run; a failure shows as what it is
+    try:
+        candidate(inputs, states)
+    except RnnonnxError:
+        note = f"left out: ONNX Runtime refuses the lengths {sorted(set(lengths.values()))}"
+        if note not in recorder.checks:
+            recorder.checks.append(note)
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""Part of stage 4: a streamed file, chunk by chunk, against Keras on the whole sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnonnx._parity import Recorder, Step
+from rnnonnx.errors import UnsupportedLayerError
+from rnnonnx.manifest import TIME
+
+from ._steps import both_run
+
+if TYPE_CHECKING:
+    from ._layers import LayerTable
+    from ._steps import Subject
+
+
+def check_chunks(subject: Subject, candidate: Step, recorder: Recorder) -> None:
+    """Chunk by chunk must give what Keras gives for the whole sequence.
+
+    Raises:
+        UnsupportedLayerError: It does not: a layer looks further than its state.
+    """
+    batch = subject.dims.batch or 2
+    manifest = subject.step.manifest
+    sizes = [
+        size
+        for size in (3, 1, 2, _reach(subject.table), 5)
+        if both_run(subject, candidate, recorder, batch, {TIME: size})
+    ]
+    if len(sizes) < 2:
+        sizes = [subject.dims.lengths[TIME]] * 3
+    chunks = [subject.draw(batch, {TIME: size}) for size in sizes]
+    whole = {
+        tensor.name: chunks[0][tensor.name]
+        if tensor.time_axis is None
+        else np.concatenate([chunk[tensor.name] for chunk in chunks], tensor.time_axis)
+        for tensor in manifest.inputs
+    }
+    # an input without time is one context for the whole sequence
+    context = {t.name: whole[t.name] for t in manifest.inputs if t.time_axis is None}
+    chunks = [{**chunk, **context} for chunk in chunks]
+    expected, _ = subject.step(whole, subject.initial(batch))
+    states, parts = subject.initial(batch), []
+    for chunk in chunks:
+        outputs, states = candidate(chunk, states)
+        parts.append(outputs)
+    got = {
+        tensor.name: parts[-1][tensor.name]
+        if tensor.time_axis is None
+        else np.concatenate([part[tensor.name] for part in parts], tensor.time_axis)
+        for tensor in manifest.outputs
+    }
+    alone = Recorder(recorder.tolerance)
+    alone.compare("output", expected, got, f"chunks of {sizes} against the whole, batch {batch}")
+    found = alone.report()
+    if not found.ok:
+        worst = max(found.errors, key=lambda error: error.max_abs)
+        suspects = _suspects(subject)
+        raise UnsupportedLayerError(
+            'the model cannot be streamed with states="all": chunk by chunk it does not give '
+            f"what Keras gives for the whole sequence (output {worst.name!r} is off by "
+            f"{worst.max_abs:.3g})",
+            expected="every layer but the recurrent ones to look at one step at a time",
+            received="layers that may look further: " + (", ".join(suspects) or "none known"),
+            remedy='export with states="stateful" and run whole sequences, or leave those '
+            "layers out of the streamed part"
+            + ("; without padding to skip, mask_zero=False" if subject.masked else ""),
+        )
+    recorder.compare("output", expected, got, f"chunks of {sizes} against the whole")
+    recorder.checks.append("chunk by chunk against Keras on the whole sequence")
+
+
+def _reach(table: LayerTable) -> int:
+    """A length that a layer would have to look beyond to go unnoticed.
+
+    One dilated convolution may look at a single step far back, and at nothing between.
+    """
+    steps = _SHORTEST_REACH
+    for entry in table:
+        kernel = getattr(entry.layer, "kernel_size", None) or (1,)
+        dilation = getattr(entry.layer, "dilation_rate", None) or (1,)
+        if isinstance(kernel, tuple) and isinstance(dilation, tuple):
+            steps += 2 * kernel[0] * dilation[0]
+    return steps
+
+
+# Steps that a layer of unknown kind is given to show that it looks back.
+_SHORTEST_REACH = 64
+
+# By class name: layers that look at more than one step without a recurrent state.
+_WIDE = ("Conv", "Pooling", "Attention", "Flatten", "Bidirectional", "Normalization", "Lambda")
+
+
+def _suspects(subject: Subject) -> list[str]:
+    wide = [
+        repr(entry.path)
+        for entry in subject.table
+        if any(word in type(entry.layer).__name__ for word in _WIDE)
+    ]
+    # A masked step repeats the output before it, which a chunk that begins with it lacks.
+    return [*wide, *(f"{path!r} (masked)" for path in subject.masked)]
