@@ -157,8 +157,15 @@ class Prober:
         """
 
         def vary(dims: Sequence[tuple[int, int]]) -> bool:
-            sizes = {**base, **{dim: base[dim] + 1 for dim in dims}}
-            return self.outputs(sizes, self._batch or _BATCHES[0])[0] is not None
+            # Both ways: a mask, say, may be longer than the sequence, and not shorter.
+            others = [dim for dim in base if dim not in dims]
+            return all(
+                self.outputs(
+                    {**base, **{dim: base[dim] + 1 for dim in grown}}, self._batch or _BATCHES[0]
+                )[0]
+                is not None
+                for grown in ([dims, others] if others else [dims])
+            )
 
         alone = [dim for dim in self.open if vary([dim])]
         rest = [dim for dim in self.open if dim not in alone]

@@ -12,7 +12,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -22,7 +22,10 @@ from ._builder import GraphBuilder
 from ._layers import LayerEntry, LayerTable, is_recurrent
 from ._registry import NotLowerableError, Registry, qualified_name
 from ._states import RecurrentCall, describe_structure
-from .lowerings._recurrent import RecurrentOp, emit
+from .lowerings._loop import RecurrentLoop
+
+if TYPE_CHECKING:
+    from .lowerings._recurrent import RecurrentOp
 
 Emit = Callable[[GraphBuilder, Sequence[str], Sequence[str]], None]
 
@@ -31,6 +34,9 @@ _KERAS_LOOPS = frozenset(
     f"keras.src.layers.rnn.{name}"
     for name in ("rnn.RNN", "lstm.LSTM", "gru.GRU", "simple_rnn.SimpleRNN")
 )
+
+
+_STACK = "keras.src.layers.rnn.stacked_rnn_cells.StackedRNNCells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +216,7 @@ class Tracer:
         return seam
 
     def _loop_seam(self, entry: LayerEntry, inner_loop: Callable[..., Any]) -> Callable[..., Any]:
-        op = self._lower_cell(entry)
+        ops = self._lower_cells(entry)
 
         @functools.wraps(inner_loop)
         def seam(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras's signature
@@ -223,14 +229,13 @@ class Tracer:
             )
             if tf.compat.v1.get_default_graph() is self.graph:
                 self.steps.append(tf.shape(sequences)[1])
-            if op is not None and masked:
-                self.declined[entry.path] = "a mask reaches it"
             result = None
-            if op is not None and not masked:
+            if ops:
                 zeros = frame.own_state and not frame.lifted
-                states = [] if zeros else keras.tree.flatten(initial_state)
                 try:
-                    result = self._mark_loop(entry.layer, op, sequences, states)
+                    result = self._mark_loop(
+                        entry.layer, ops, sequences, initial_state, mask, zeros
+                    )
                 except NotLowerableError as reason:
                     self.declined[entry.path] = str(reason)
             if result is None:
@@ -240,45 +245,51 @@ class Tracer:
 
         return seam
 
-    def _lower_cell(self, entry: LayerEntry) -> RecurrentOp | None:
-        """The recurrent operator of a layer; None if its loop stays as Keras wrote it."""
+    def _lower_cells(self, entry: LayerEntry) -> tuple[RecurrentOp, ...]:
+        """The operators of a layer's cell or stacked cells; none if Keras's loop stays."""
         layer = entry.layer
         if not self.lowering or qualified_name(type(layer)) not in _KERAS_LOOPS:
-            return None
-        lowering = self.registry.find(type(layer.cell), "cell", self.opset)
-        if lowering is None:
-            self.declined[entry.path] = f"no lowering for {type(layer.cell).__name__}"
-            return None
-        try:
-            op: RecurrentOp = lowering.function(layer.cell)
-        except NotLowerableError as reason:
-            self.declined[entry.path] = str(reason)
-            return None
-        return op
+            return ()
+        stacked = qualified_name(type(layer.cell)) == _STACK
+        ops: list[RecurrentOp] = []
+        for cell in layer.cell.cells if stacked else [layer.cell]:
+            lowering = self.registry.find(type(cell), "cell", self.opset)
+            if lowering is None:
+                self.declined[entry.path] = f"no lowering for {type(cell).__name__}"
+                return ()
+            try:
+                ops.append(lowering.function(cell))
+            except NotLowerableError as reason:
+                self.declined[entry.path] = str(reason)
+                return ()
+        return tuple(ops)
 
     def _mark_loop(
-        self, layer: Any, op: RecurrentOp, sequences: Any, states: list[Any]
-    ) -> tuple[Any, Any, list[Any]]:
-        batch, time = sequences.shape[0], sequences.shape[1]
-        outputs = [("float32", [batch, time, op.units])]
-        outputs += [("float32", [batch, op.units])] * op.states
-        sequence, *finals = self.mark(
-            [sequences, *states],
-            outputs,
-            functools.partial(_emit_loop, op=op, backwards=layer.go_backwards),
+        self,
+        layer: Any,
+        ops: tuple[RecurrentOp, ...],
+        sequences: Any,
+        initial_state: Any,
+        mask: Any,
+        zeros: bool,  # noqa: FBT001 - whether the initial state is all zeros
+    ) -> tuple[Any, Any, Any]:
+        masks = [item for item in keras.tree.flatten(mask) if item is not None]
+        if len(masks) > 1 or any(len(item.shape) != 2 for item in masks):
+            raise NotLowerableError("its mask is not [batch, time]")
+        batch, time, units = sequences.shape[0], sequences.shape[1], ops[-1].units
+        loop = RecurrentLoop(
+            ops,
+            backwards=layer.go_backwards,
+            masked=bool(masks),
+            zero_output=layer.zero_output_for_mask,
         )
-        return finals[0], sequence, finals
-
-
-def _emit_loop(
-    builder: GraphBuilder,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    *,
-    op: RecurrentOp,
-    backwards: bool,
-) -> None:
-    emit(builder, op, inputs, outputs, backwards=backwards)
+        sizes = [op.units for op in ops for _ in range(op.states)]
+        outputs = [("float32", [batch, time, units]), ("float32", [batch, units])]
+        outputs += [("float32", [batch, size]) for size in sizes]
+        masks = [tf.cast(item, tf.bool) for item in masks]
+        states = [] if zeros else keras.tree.flatten(initial_state)
+        sequence, last, *finals = self.mark([sequences, *masks, *states], outputs, loop.emit)
+        return last, sequence, keras.tree.pack_sequence_as(initial_state, finals)
 
 
 def _in_scope(entry: LayerEntry, method: Callable[..., Any]) -> Callable[..., Any]:
