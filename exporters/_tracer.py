@@ -231,15 +231,16 @@ class Tracer:
                 self.steps.append(tf.shape(sequences)[1])
             result = None
             if ops:
-                zeros = frame.own_state and not frame.lifted
                 try:
-                    result = self._mark_loop(
-                        entry.layer, ops, sequences, initial_state, mask, zeros
-                    )
+                    result = self._mark_loop(frame, ops, sequences, initial_state, mask)
                 except NotLowerableError as reason:
                     self.declined[entry.path] = str(reason)
             if result is None:
                 result = inner_loop(sequences, initial_state, mask, training=training)
+                if self._continues(frame, entry.layer, masked=masked):
+                    stacked = qualified_name(type(entry.layer.cell)) == _STACK
+                    own = initial_state[-1] if stacked else initial_state
+                    result = _continue(result, keras.tree.flatten(own)[0], mask)
             self.finals[id(entry.layer), frame.index] = result[2]
             return result
 
@@ -264,15 +265,26 @@ class Tracer:
                 return ()
         return tuple(ops)
 
+    def _continues(self, frame: _Frame, layer: Any, *, masked: bool) -> bool:
+        """Whether a masked step at the beginning repeats the output of the chunk before.
+
+        So it is for a layer that begins anew in Keras and whose state was lifted to stream it.
+        The output of the cells that ONNX knows is their h, which the state holds.
+        """
+        cell = layer.cell
+        cells = cell.cells if qualified_name(type(cell)) == _STACK else [cell]
+        known = all(self.registry.find(type(part), "cell", self.opset) for part in cells)
+        return masked and frame.lifted and known and not layer.zero_output_for_mask
+
     def _mark_loop(
         self,
-        layer: Any,
+        frame: _Frame,
         ops: tuple[RecurrentOp, ...],
         sequences: Any,
         initial_state: Any,
         mask: Any,
-        zeros: bool,  # noqa: FBT001 - whether the initial state is all zeros
     ) -> tuple[Any, Any, Any]:
+        layer = frame.entry.layer
         masks = [item for item in keras.tree.flatten(mask) if item is not None]
         if len(masks) > 1 or any(len(item.shape) != 2 for item in masks):
             raise NotLowerableError("its mask is not [batch, time]")
@@ -282,14 +294,25 @@ class Tracer:
             backwards=layer.go_backwards,
             masked=bool(masks),
             zero_output=layer.zero_output_for_mask,
+            continued=self._continues(frame, layer, masked=bool(masks)),
         )
         sizes = [op.units for op in ops for _ in range(op.states)]
         outputs = [("float32", [batch, time, units]), ("float32", [batch, units])]
         outputs += [("float32", [batch, size]) for size in sizes]
         masks = [tf.cast(item, tf.bool) for item in masks]
+        zeros = frame.own_state and not frame.lifted
         states = [] if zeros else keras.tree.flatten(initial_state)
         sequence, last, *finals = self.mark([sequences, *masks, *states], outputs, loop.emit)
         return last, sequence, keras.tree.pack_sequence_as(initial_state, finals)
+
+
+def _continue(result: tuple[Any, Any, Any], before: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Put the initial h, `before`, where Keras gives zeros until the first valid step."""
+    last, outputs, states = result
+    valid = tf.cast(next(m for m in keras.tree.flatten(mask) if m is not None), tf.int32)
+    begun = tf.cumsum(valid, axis=1)[:, :, None] > 0
+    last = tf.where(tf.reduce_any(begun, axis=1), last, before)
+    return last, tf.where(begun, outputs, before[:, None]), states
 
 
 def _in_scope(entry: LayerEntry, method: Callable[..., Any]) -> Callable[..., Any]:

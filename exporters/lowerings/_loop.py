@@ -35,12 +35,16 @@ class RecurrentLoop:
             outputs in the order in which they were computed.
         masked: Whether a mask is among the inputs.
         zero_output: Keras's `zero_output_for_mask`: a masked step gives zeros.
+        continued: Whether the sequence is the continuation of one whose state it takes, so
+            that a masked step at its beginning repeats the output before it, which is the
+            initial h. Keras begins every call anew, with zeros.
     """
 
     ops: tuple[RecurrentOp, ...]
     backwards: bool = False
     masked: bool = False
     zero_output: bool = False
+    continued: bool = False
 
     def emit(self, builder: GraphBuilder, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Add the nodes.
@@ -90,12 +94,21 @@ class RecurrentLoop:
         time_first = builder.node("Transpose", [packed], perm=[1, 0, 2])
         all_outputs, finals = self._chain(builder, time_first, initial, lengths=lengths)
         batch_first = builder.node("Transpose", [all_outputs], perm=[1, 0, 2])
-        # a step of zeros in front: step k of the padded outputs is that of the k-th valid step
-        pads = builder.const("pads", np.array([0, 1, 0, 0, 0, 0], np.int64))
-        padded = builder.node("Pad", [batch_first, pads])
+        # a step in front: step k of the padded outputs is that of the k-th valid step
+        output_state = -self.ops[-1].states  # h of the last operator, which is its output
+        if self.continued:
+            before = builder.node("Unsqueeze", [initial[output_state], builder.axes(1)])
+            padded = builder.node("Concat", [before, batch_first], axis=1)
+        else:
+            pads = builder.const("pads", np.array([0, 1, 0, 0, 0, 0], np.int64))
+            padded = builder.node("Pad", [batch_first, pads])
         spread = _gather_steps(builder, padded, builder.node("Cast", [count], to=_INT64))
         # ONNX Runtime gives zeros for a row without a valid step, as Keras does for the output
-        last = finals[-self.ops[-1].states]
+        last = finals[output_state]
+        if initial:
+            finals = _keep_initial(builder, lengths, finals, initial)
+        if self.continued:
+            last = finals[output_state]
         if self.zero_output:
             zero = builder.const("zero", np.zeros((), np.float32))
             shown = builder.node("Unsqueeze", [mask, builder.axes(2)])
@@ -104,14 +117,6 @@ class RecurrentLoop:
             last = builder.node("Where", [builder.node("Slice", [mask, *ends]), last, zero])
         builder.node("Identity", [spread], output=outputs[0])
         builder.node("Identity", [last], output=outputs[1])
-        if initial:
-            some = builder.node("Greater", [lengths, builder.const("none", np.zeros((), np.int32))])
-            some = builder.node("Unsqueeze", [some, builder.axes(1)])
-            # such a row keeps its initial state, and the operator would give zeros
-            finals = [
-                builder.node("Where", [some, final, first])
-                for final, first in zip(finals, initial, strict=True)
-            ]
         for final, output in zip(finals, outputs[2:], strict=True):
             builder.node("Identity", [final], output=output)
 
@@ -164,6 +169,18 @@ def _operator(
     squeezed = builder.node("Squeeze", [y, builder.axes(1)])
     # [1 direction, batch, units] -> [batch, units]
     return squeezed, [builder.node("Squeeze", [final, builder.axes(0)]) for final in finals]
+
+
+def _keep_initial(
+    builder: GraphBuilder, lengths: str, finals: Sequence[str], initial: Sequence[str]
+) -> list[str]:
+    """Rows without a valid step keep their initial state; the operator gives zeros for them."""
+    some = builder.node("Greater", [lengths, builder.const("none", np.zeros((), np.int32))])
+    some = builder.node("Unsqueeze", [some, builder.axes(1)])
+    return [
+        builder.node("Where", [some, final, first])
+        for final, first in zip(finals, initial, strict=True)
+    ]
 
 
 def _reversed(builder: GraphBuilder, tensor: str, *, axis: int) -> str:
