@@ -25,7 +25,7 @@ from ._tracer import Marker, Tracer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._states import LiftedState, RecurrentCall
+    from ._states import LiftedState, StatefulCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class Discovery:
 
     Attributes:
         updated: Variables that the call assigned, in order.
-        calls: Each call of a recurrent layer.
+        calls: Each call of a layer that goes from step to step.
         lookups: As for `Trace`.
     """
 
     updated: list[Any]
-    calls: list[RecurrentCall]
+    calls: list[StatefulCall]
     lookups: dict[int, int]
 
 
@@ -99,6 +99,7 @@ def discover(
     scope = _RecordingScope()
 
     def step(*tensors: Any) -> Any:
+        tracer.graph = tf.compat.v1.get_default_graph()
         batch = tf.shape(tensors[0])[0]
         for entry in table:
             if is_recurrent(entry.layer):
@@ -187,7 +188,7 @@ def capture(
 
 def _pack_calls(states: Sequence[LiftedState], values: Sequence[Any]) -> dict[tuple[int, int], Any]:
     """The lifted initial state of each recurrent call, in the nest that its layer expects."""
-    groups: dict[int, tuple[RecurrentCall, list[Any]]] = {}
+    groups: dict[int, tuple[StatefulCall, list[Any]]] = {}
     for state, value in zip(states, values, strict=True):
         if state.call is not None:
             groups.setdefault(id(state.call), (state.call, []))[1].append(value)

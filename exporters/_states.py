@@ -1,7 +1,8 @@
 """Which states an export lifts out of the model, and what each is called.
 
 `states="stateful"` lifts every variable that an inference call updates; `"all"` also the
-state of each recurrent layer that starts from its own initial state at every call.
+state of each recurrent layer that starts from its own initial state at every call, and the
+steps that a causal convolution looks back on.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ StatesArgument = Literal["stateful", "all", "none"] | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class RecurrentCall:
-    """One call of a recurrent layer, as the discovery trace saw it.
+class StatefulCall:
+    """One call of a layer that goes from step to step, as the discovery trace saw it.
 
     Attributes:
         entry: The layer.
         index: Which call of the layer it is, from 0.
-        structure: The nest of its initial state; each leaf is `(shape, dtype)` without batch.
+        structure: The nest of its initial state; each leaf has its shape without the batch,
+            and its dtype.
         own_state: Whether the call starts from the layer's own initial state, not from a
             tensor of the graph.
         masked: Whether a mask reached the layer.
@@ -37,8 +39,8 @@ class RecurrentCall:
     entry: LayerEntry
     index: int
     structure: Any
-    own_state: bool
-    masked: bool
+    own_state: bool = True
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class LiftedState:
         shape: With `"batch"` where the batch is.
         dtype: Element type by its numpy name.
         init: `"zeros"` or one row, as in the manifest.
-        variable: The Keras variable that held it; None for a call of a recurrent layer.
-        call: The recurrent call `(entry, index)` whose initial state it replaces.
+        variable: The Keras variable that held it; None if it is the state of a call.
+        call: The call whose initial state it replaces.
     """
 
     name: str
@@ -59,14 +61,14 @@ class LiftedState:
     dtype: str
     init: Any = "zeros"
     variable: Any = None
-    call: RecurrentCall | None = None
+    call: StatefulCall | None = None
 
 
 def plan_states(
     states: StatesArgument,
     table: LayerTable,
     updated: list[Any],
-    calls: list[RecurrentCall],
+    calls: list[StatefulCall],
 ) -> tuple[LiftedState, ...]:
     """Decide what is lifted.
 
@@ -74,7 +76,7 @@ def plan_states(
         states: The argument of `export`.
         table: The model's layers.
         updated: Variables that an inference call assigns, in the order of assignment.
-        calls: Every call of a recurrent layer.
+        calls: Every call of a layer that goes from step to step.
 
     Returns:
         The states, layer by layer in the model's order.
@@ -99,7 +101,7 @@ def plan_states(
         found += [(order, lifted) for lifted in _variable_states(entry, variables)]
         if states == "all":
             for call in calls:
-                if call.entry is entry and call.own_state and not entry.layer.stateful:
+                if call.entry is entry and call.own_state and not _is_stateful(entry.layer):
                     _refuse_backwards(entry)
                     found += [(order, lifted) for lifted in _call_states(call)]
     known = {id(lifted.variable) for _, lifted in found}
@@ -111,6 +113,11 @@ def plan_states(
             remedy="assign the layer or variable that holds it to an attribute of the model",
         )
     return tuple(lifted for _, lifted in sorted(found, key=lambda pair: pair[0]))
+
+
+def _is_stateful(layer: Any) -> bool:
+    """Whether its state lives in variables, which are lifted as such."""
+    return is_recurrent(layer) and bool(layer.stateful)
 
 
 def _is_seed(variable: Any) -> bool:
@@ -198,14 +205,17 @@ def _built_batch(entry: LayerEntry) -> int | None:
     return None
 
 
-def _call_states(call: RecurrentCall) -> list[LiftedState]:
-    """The states of one call of a recurrent layer that is not stateful itself."""
+def _call_states(call: StatefulCall) -> list[LiftedState]:
+    """The states of one call of a layer that keeps none from call to call."""
     entry = call.entry
     prefix = _state_prefix(entry)
     if call.index:
         prefix = f"{prefix}.call{call.index + 1}"
-    first = keras.tree.flatten(entry.layer.get_initial_state(batch_size=1))
     leaves = [leaf for leaf in keras.tree.flatten(call.structure) if isinstance(leaf, _Leaf)]
+    if not is_recurrent(entry.layer):
+        (leaf,) = leaves
+        return [LiftedState(f"{prefix}.cache", (BATCH, *leaf.shape), leaf.dtype, call=call)]
+    first = keras.tree.flatten(entry.layer.get_initial_state(batch_size=1))
     parts = _part_names(entry.layer.cell, call.structure)
     return [
         LiftedState(
@@ -225,6 +235,11 @@ class _Leaf:
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self.shape = shape
         self.dtype = dtype
+
+
+def describe_cache(steps: int, inputs: Any) -> Any:
+    """The structure of a cache of `steps` steps of `inputs`, `[batch, time, channels]`."""
+    return _Leaf((steps, *inputs.shape[2:]), keras.backend.standardize_dtype(inputs.dtype))
 
 
 def describe_structure(initial_state: Any) -> Any:
@@ -271,7 +286,7 @@ def _part_names(cell: Any, structure: Any) -> list[str]:
 
 
 def _refuse_backwards(entry: LayerEntry) -> None:
-    if not entry.layer.go_backwards:
+    if not is_recurrent(entry.layer) or not entry.layer.go_backwards:
         return
     parent = entry.parent
     wrapped = parent is not None and isinstance(parent.layer, keras.layers.Bidirectional)

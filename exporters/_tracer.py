@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from ._builder import GraphBuilder
+from ._caches import call_with_cache, reach
 from ._layers import LayerEntry, LayerTable, is_recurrent
 from ._registry import NotLowerableError, Registry, qualified_name
-from ._states import RecurrentCall, describe_structure
+from ._states import StatefulCall, describe_cache, describe_structure
 from .lowerings._loop import RecurrentLoop
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Tracer:
     lowering: bool
     lifted: dict[tuple[int, int], Any] = field(default_factory=dict)
     graph: Any = None
-    calls: list[RecurrentCall] = field(default_factory=list)
+    calls: list[StatefulCall] = field(default_factory=list)
     finals: dict[tuple[int, int], Any] = field(default_factory=dict)
     markers: dict[str, Marker] = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class Tracer:
             NotLowerableError: The layer is called inside of a loop, whose body TensorFlow may
                 copy or vectorise.
         """
-        if tf.compat.v1.get_default_graph() is not self.graph:
+        if not self._at_top():
             raise NotLowerableError("it is called inside of a loop")
         results = tf.numpy_function(
             _never_run, list(inputs), [dtype for dtype, _ in outputs], name="marker"
@@ -169,6 +170,8 @@ class Tracer:
         if lowering is None and self.lowering:
             lowering = self.registry.find(cls, "layer", self.opset)
 
+        steps = reach(entry.layer)
+
         @functools.wraps(call)
         def seam(*args: Any, **kwargs: Any) -> Any:
             index = self._counts.get(id(entry.layer), 0)
@@ -184,11 +187,29 @@ class Tracer:
                             return lowering.function(entry.layer, self, *args, **kwargs)
                         except NotLowerableError as reason:
                             self.declined[entry.path] = str(reason)
+                    if steps and self._at_top():
+                        return self._cached(entry, index, steps, call, args[0])
                     return call(*args, **kwargs)
             finally:
                 self._frames.pop()
 
         return seam
+
+    def _at_top(self) -> bool:
+        """Whether the trace is outside of any loop of TensorFlow's."""
+        return tf.compat.v1.get_default_graph() is self.graph
+
+    def _cached(
+        self, entry: LayerEntry, index: int, steps: int, call: Callable[..., Any], inputs: Any
+    ) -> Any:
+        """Call a layer that looks back, on what it has seen if that is lifted."""
+        self.calls.append(StatefulCall(entry, index, describe_cache(steps, inputs)))
+        cache = self.lifted.get((id(entry.layer), index))
+        if cache is None:
+            return call(inputs)
+        outputs, after = call_with_cache(entry.layer, call, inputs, cache)
+        self.finals[id(entry.layer), index] = after
+        return outputs
 
     def _note_lookup(self, indices: Any, size: int) -> None:
         """Remember which input an Embedding reads: samples of it must lie in the table."""
@@ -223,11 +244,11 @@ class Tracer:
             frame = self._frames[-1]
             masked = any(m is not None for m in keras.tree.flatten(mask))
             self.calls.append(
-                RecurrentCall(
+                StatefulCall(
                     entry, frame.index, describe_structure(initial_state), frame.own_state, masked
                 )
             )
-            if tf.compat.v1.get_default_graph() is self.graph:
+            if self._at_top():
                 self.steps.append(tf.shape(sequences)[1])
             result = None
             if ops:
