@@ -172,6 +172,14 @@ class Tracer:
 
         steps = reach(entry.layer)
 
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if lowering is not None:
+                try:
+                    return lowering.function(entry.layer, self, *args, **kwargs)
+                except NotLowerableError as reason:
+                    self.declined[entry.path] = str(reason)
+            return call(*args, **kwargs)
+
         @functools.wraps(call)
         def seam(*args: Any, **kwargs: Any) -> Any:
             index = self._counts.get(id(entry.layer), 0)
@@ -182,14 +190,9 @@ class Tracer:
             try:
                 # A scope that ends in "/" is absolute: names then say which layer made them.
                 with tf.name_scope(f"{entry.scope}/"):
-                    if lowering is not None:
-                        try:
-                            return lowering.function(entry.layer, self, *args, **kwargs)
-                        except NotLowerableError as reason:
-                            self.declined[entry.path] = str(reason)
                     if steps and self._at_top():
-                        return self._cached(entry, index, steps, call, args[0])
-                    return call(*args, **kwargs)
+                        return self._cached(entry, index, steps, run, args[0])
+                    return run(*args, **kwargs)
             finally:
                 self._frames.pop()
 
