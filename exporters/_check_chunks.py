@@ -88,7 +88,7 @@ def _reach(table: LayerTable) -> int:
 
 
 # Steps that a layer of unknown kind is given to show that it looks back.
-_SHORTEST_REACH = 64
+_SHORTEST_REACH = 256
 
 # By class name: layers that look at more than one step without a recurrent state.
 _WIDE = ("Conv", "Pooling", "Attention", "Flatten", "Bidirectional", "Normalization", "Lambda")

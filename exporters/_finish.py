@@ -12,12 +12,15 @@ from onnx_ir.passes import common
 
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
+from ._directions import MergeDirectionsPass
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import onnx
 
     from ._layers import LayerTable
+
 
 # ONNX's own names for the outputs of the operators that have several.
 _OUTPUT_NAMES = {"LSTM": ("Y", "Y_h", "Y_c"), "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
@@ -61,6 +64,7 @@ def finish(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.IdentityEliminationPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
+        MergeDirectionsPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.TopologicalSortPass(),

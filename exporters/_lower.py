@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import tensorflow as tf
 from tf2onnx import optimizer, tf_loader, tfonnx
@@ -18,6 +17,7 @@ from rnnonnx.errors import UnsupportedLayerError
 
 from ._builder import GraphBuilder
 from ._compat import numpy_object_alias, quiet_tf2onnx
+from ._conversions import convert_erfc, convert_reverse
 
 if TYPE_CHECKING:
     from ._capture import Trace
@@ -78,7 +78,8 @@ def lower(trace: Trace, table: LayerTable, *, opset: int) -> onnx.ModelProto:
                     opset=opset,
                     custom_op_handlers={
                         "PyFunc": (replace_marker, []),
-                        "Erfc": (_convert_erfc, []),
+                        "Erfc": (convert_erfc, []),
+                        "ReverseV2": (convert_reverse, []),
                     },
                     input_names=inputs,
                     output_names=outputs,
@@ -95,20 +96,6 @@ def lower(trace: Trace, table: LayerTable, *, opset: int) -> onnx.ModelProto:
                 remedy=_REMEDY,
             ) from error
     return model
-
-
-def _convert_erfc(graph: Any, node: Any, _name: str, _args: Any) -> None:
-    """`Erfc`, with which Keras computes the exact gelu, as `1 - Erf`: tf2onnx has no handler."""
-    (source,), (result,) = list(node.input), list(node.output)
-    shape, dtype = node.output_shapes[0], node.output_dtypes[0]
-    graph.remove_node(node.name)
-    scope = node.name.rsplit("/", 1)[0]
-    builder = GraphBuilder(graph, scope, {})
-    one = np.ones((), onnx.helper.tensor_dtype_to_np_dtype(dtype))
-    builder.node("Sub", [builder.const("one", one), builder.node("Erf", [source])], output=result)
-    graph.set_dtype(result, dtype)
-    if shape is not None:
-        graph.set_shape(result, shape)
 
 
 def _optimizers() -> dict[str, Any]:

@@ -68,10 +68,8 @@ class RecurrentLoop:
         # [batch, time, features] -> [time, batch, features]
         time_first = builder.node("Transpose", [sequences], perm=[1, 0, 2])
         all_outputs, finals = self._chain(builder, time_first, initial, reverse=self.backwards)
-        if self.backwards:
-            # ONNX leaves the outputs at the steps they belong to; Keras's first is the last step.
-            all_outputs = _reversed(builder, all_outputs, axis=0)
-        builder.node("Transpose", [all_outputs], output=outputs[0], perm=[1, 0, 2])
+        batch_first = builder.node("Transpose", [all_outputs], perm=[1, 0, 2])
+        self._give(builder, batch_first, outputs[0])
         builder.node("Identity", [finals[-self.ops[-1].states]], output=outputs[1])
         for final, output in zip(finals, outputs[2:], strict=True):
             builder.node("Identity", [final], output=output)
@@ -84,23 +82,30 @@ class RecurrentLoop:
         initial: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
-        if self.backwards:
-            sequences = _reversed(builder, sequences, axis=1)
-            mask = _reversed(builder, mask, axis=1)
         valid = builder.node("Cast", [mask], to=_INT32)
-        count = builder.node("CumSum", [valid, builder.const("axis", np.array(1, np.int64))])
+        # Read forwards, a step takes the output of the last valid step up to it: the k-th of k
+        # so far. Read backwards, that of the first valid step from it on, which k are before.
+        count = builder.node(
+            "CumSum",
+            [valid, builder.const("axis", np.array(1, np.int64))],
+            exclusive=int(self.backwards),
+        )
         lengths = builder.node("ReduceSum", [valid, builder.axes(1)], keepdims=0)
         packed = _gather_steps(builder, sequences, _valid_first(builder, valid))
         time_first = builder.node("Transpose", [packed], perm=[1, 0, 2])
-        all_outputs, finals = self._chain(builder, time_first, initial, lengths=lengths)
+        all_outputs, finals = self._chain(
+            builder, time_first, initial, lengths=lengths, reverse=self.backwards
+        )
         batch_first = builder.node("Transpose", [all_outputs], perm=[1, 0, 2])
-        # a step in front: step k of the padded outputs is that of the k-th valid step
+        # One more step at the end where the reading begins, for those that no valid step is
+        # before. Forwards, step k of the padded outputs is then that of the k-th valid step.
         output_state = -self.ops[-1].states  # h of the last operator, which is its output
         if self.continued:
             before = builder.node("Unsqueeze", [initial[output_state], builder.axes(1)])
             padded = builder.node("Concat", [before, batch_first], axis=1)
         else:
-            pads = builder.const("pads", np.array([0, 1, 0, 0, 0, 0], np.int64))
+            sides = [0, 0, 0, 0, 1, 0] if self.backwards else [0, 1, 0, 0, 0, 0]
+            pads = builder.const("pads", np.array(sides, np.int64))
             padded = builder.node("Pad", [batch_first, pads])
         spread = _gather_steps(builder, padded, builder.node("Cast", [count], to=_INT64))
         # ONNX Runtime gives zeros for a row without a valid step, as Keras does for the output
@@ -113,12 +118,19 @@ class RecurrentLoop:
             zero = builder.const("zero", np.zeros((), np.float32))
             shown = builder.node("Unsqueeze", [mask, builder.axes(2)])
             spread = builder.node("Where", [shown, spread, zero])
-            ends = [builder.axes(-1), builder.axes(np.iinfo(np.int64).max), builder.axes(1)]
+            first, behind = (0, 1) if self.backwards else (-1, np.iinfo(np.int64).max)
+            ends = [builder.axes(first), builder.axes(behind), builder.axes(1)]
             last = builder.node("Where", [builder.node("Slice", [mask, *ends]), last, zero])
-        builder.node("Identity", [spread], output=outputs[0])
+        self._give(builder, spread, outputs[0])
         builder.node("Identity", [last], output=outputs[1])
         for final, output in zip(finals, outputs[2:], strict=True):
             builder.node("Identity", [final], output=output)
+
+    def _give(self, builder: GraphBuilder, batch_first: str, output: str) -> None:
+        """All outputs in the order in which Keras computes them: backwards, the last step first."""
+        if self.backwards:
+            batch_first = reversed_along(builder, batch_first, axis=1)
+        builder.node("Identity", [batch_first], output=output)
 
     def _chain(
         self,
@@ -183,7 +195,8 @@ def _keep_initial(
     ]
 
 
-def _reversed(builder: GraphBuilder, tensor: str, *, axis: int) -> str:
+def reversed_along(builder: GraphBuilder, tensor: str, *, axis: int) -> str:
+    """The tensor with one axis turned around: a Slice with a step of -1."""
     ends = [builder.axes(-1), builder.axes(_END), builder.axes(axis), builder.axes(-1)]
     return builder.node("Slice", [tensor, *ends])
 
