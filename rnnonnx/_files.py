@@ -4,32 +4,96 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
-from .errors import ModelFileError
+from .errors import ModelFileError, RnnonnxError
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(
+    path: str | os.PathLike[str],
+    content: bytes,
+    *,
+    what: str = "",
+    error: type[RnnonnxError] = ModelFileError,
+) -> None:
     """Write `content` under a temporary name beside `path`, sync it, and rename it.
 
+    A link stays a link: the file that it points to is replaced. A file that is replaced
+    hands on its mode.
+
+    Args:
+        path: The file.
+        content: All of it.
+        what: What the file is, in the message: `the state file`.
+        error: The class of the error.
+
     Raises:
-        ModelFileError: The file cannot be written there; what was there is unchanged.
+        RnnonnxError: (`error`) The file cannot be written there; what was there is unchanged.
     """
-    temporary = None
+    label = f"{what} {os.fspath(path)!r}".strip()
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # NOTE: of an empty path `Path` would make the current folder.
+        target = Path(os.path.realpath(path)) if os.fspath(path) else Path()
+        if target.is_dir():
+            raise error(f"cannot write {label}: it is a folder", expected="the name of a file")
+        mode = _mode(target)
+        if mode is not None and not stat.S_ISREG(mode):
+            raise error(f"cannot write {label}: it is no regular file")
+        _write(target, content, mode)
+    except (OSError, ValueError) as failure:  # ValueError: a null byte in the name
+        if isinstance(failure, RnnonnxError):
+            raise
+        reason = (failure.strerror if isinstance(failure, OSError) else None) or failure
+        raise error(f"cannot write {label}: {reason}") from failure
+
+
+def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to the same file, also one that is not there yet.
+
+    A path that cannot name a file is the same as none.
+    """
+    try:
+        if os.path.realpath(first) == os.path.realpath(second):
+            return True
+        return Path(first).samefile(second)
+    except (OSError, ValueError):
+        return False
+
+
+def _mode(target: Path) -> int | None:
+    try:
+        return target.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _write(target: Path, content: bytes, mode: int | None) -> None:
+    # NOTE: short, since a file's own name may be as long as a name can be; and opened by
+    # `os.open`, since `tempfile` makes files that only their owner reads.
+    temporary = target.with_name(f".rnnonnx-{secrets.token_hex(6)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise ModelFileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the folder can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

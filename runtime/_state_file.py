@@ -15,22 +15,22 @@ with one, equal states give equal files.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from rnnonnx._files import replace_file
 from rnnonnx.errors import StateError, StateFileError
 
 from ._state import Array, State
 
 if TYPE_CHECKING:
+    import os
+
     from rnnonnx.manifest import StateTensor
 
 KEY: Final = "rnnonnx.state"
@@ -48,7 +48,6 @@ def save_state(path: str | os.PathLike[str], state: State, weights: str) -> None
     Raises:
         StateFileError: The file cannot be written. What was there before is untouched.
     """
-    target = Path(path)
     header: dict[str, Any] = {
         "format": FORMAT,
         "weights": weights,
@@ -60,21 +59,7 @@ def save_state(path: str | os.PathLike[str], state: State, weights: str) -> None
     # safetensors takes the memory as it lies: rows of a transposed array would be mixed up
     tensors = {name: array.copy(order="C") for name, array in state.values.items()}
     data = save(tensors, {KEY: _compact(header)})
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(target.parent)
-    except OSError as error:
-        raise StateFileError(f"cannot write the state file {str(target)!r}: {error}") from error
+    replace_file(path, data, what="the state file", error=StateFileError)
 
 
 def load_state(
@@ -135,12 +120,12 @@ def load_state(
 
 
 def _read(target: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    if not target.is_file():
-        raise StateFileError(
-            f"there is no state file {str(target)!r}",
-            received="a directory" if target.is_dir() else "nothing under this name",
-        )
     try:
+        if not target.is_file():
+            raise StateFileError(
+                f"there is no state file {str(target)!r}",
+                received="a directory" if target.is_dir() else "nothing under this name",
+            )
         data = target.read_bytes()
     except OSError as error:
         raise StateFileError(f"cannot read the state file {str(target)!r}: {error}") from error
@@ -170,12 +155,3 @@ def _digest(header: dict[str, Any], tensors: Any) -> str:
 
 def _compact(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -108,6 +108,16 @@ def test_saving_where_it_cannot(session, tmp_path, make):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("path", ["", ".", "/", "a\0b", "n" * 300])
+def test_paths_that_cannot_be(session, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StateFileError, match="cannot write"):
+        session.save_states(path)
+    with pytest.raises(StateFileError):
+        session.load_states(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_and_directory(tmp_path, refused):
     refused(tmp_path / "none", "no state file")
     refused(tmp_path, "a directory")
