@@ -151,7 +151,7 @@ def _check_dims(tensor: Tensor, array: Array, sizes: dict[str, int]) -> None:
                 expected=_shown(tensor),
                 received=list(array.shape),
             )
-        if size == 0 and dim != 0 and (axis != tensor.time_axis or label == BATCH):
+        if size == 0 and (axis != tensor.time_axis or label == BATCH):
             raise InputError(
                 f"input {tensor.name!r} is empty along axis {axis}"
                 + (": the batch has no rows" if label == BATCH else ""),

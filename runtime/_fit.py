@@ -82,6 +82,7 @@ def pinned_batch(manifest: Manifest, session: Any) -> int | None:
     for name, tensor in inputs.items():
         shape = _fit("input", name, tensor, graph_inputs[name])
         _no_hidden_sizes(name, tensor, shape)
+        _no_empty_axes(name, tensor, shape)
         for axis, dims in enumerate(zip(tensor.shape, shape, strict=True)):
             if _is_batch(tensor, axis):
                 pinned |= {dim: name for dim in dims if isinstance(dim, int)}
@@ -147,5 +148,21 @@ def _no_hidden_sizes(name: str, tensor: Tensor | StateTensor, shape: Sequence[Di
                 f"manifest: axis {axis} of the input {name!r} is fixed in the graph",
                 expected=f"{theirs} (the graph)",
                 received=f"{mine!r} (the manifest)",
+                remedy=_REMEDY,
+            )
+
+
+def _no_empty_axes(name: str, tensor: Tensor | StateTensor, shape: Sequence[Dim]) -> None:
+    """Refuse an axis of size zero, whichever of the two says so.
+
+    NOTE: ONNX Runtime ends the process on an empty batch or time axis of some operators, so
+    nothing of size zero may be fed.
+    """
+    for axis, dims in enumerate(zip(tensor.shape, shape, strict=True)):
+        if 0 in dims:
+            raise ManifestError(
+                f"manifest: axis {axis} of the input {name!r} has size 0",
+                expected="1 or more, or a dynamic axis",
+                received=f"{list(tensor.shape)} (the manifest), {list(shape)} (the graph)",
                 remedy=_REMEDY,
             )

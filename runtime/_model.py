@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,19 @@ from rnnonnx.errors import InputError, RunError, StateError
 
 from ._feed import check_feed, empty_outputs
 from ._fit import manifest_of, pinned_batch
-from ._onnxruntime import Provider, Source, describe, onnxruntime, open_session, ort_errors
+from ._onnxruntime import (
+    FATAL,
+    Provider,
+    Source,
+    describe,
+    onnxruntime,
+    open_session,
+    ort_errors,
+)
 from ._state import Array, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from rnnonnx.manifest import Manifest
 
@@ -176,8 +185,14 @@ class Model:
         names = [tensor.name for tensor in self.manifest.outputs]
         if wanted is None:
             return names
+        if isinstance(wanted, str) or not isinstance(wanted, Sequence):
+            raise InputError(
+                "the output names are no list of names", expected=names, received=repr(wanted)
+            )
         states = {state.output for state in self.manifest.states}
         for name in wanted:
+            if not isinstance(name, str):
+                raise InputError("an output name is no text", expected=names, received=repr(name))
             if name in states:
                 raise InputError(
                     f"the output {name!r} is a state, which is carried for you",
@@ -203,6 +218,9 @@ class Model:
         items = self.manifest.states
         feed = {**arrays, **{item.input: state.values[item.name] for item in items}}
         fetch = [*names, *(item.output for item in items)]
+        empty = [name for name, array in feed.items() if array.size == 0]
+        if empty:  # the checks before this one leave none; ONNX Runtime would end the process
+            raise RunError(f"arrays of size zero cannot be fed: {empty}")
         try:
             # NOTE: an empty list of names means all outputs to ONNX Runtime.
             results = self._session.run(fetch, feed) if fetch else []
@@ -230,7 +248,8 @@ def read_manifest(model: Source) -> Manifest:
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
-    # only the metadata is wanted: no optimisation of the graph, no threads
+    # only the metadata is wanted: no optimisation of the graph, no threads, no log
+    options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     session = open_session(model, providers=None, session_options=options)

@@ -7,15 +7,13 @@ NOTE: onnxruntime is imported when it is used, so that importing the room withou
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from rnnonnx._extras import require
 from rnnonnx.errors import ModelFileError, ProviderError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Provider: TypeAlias = str | tuple[str, dict[str, Any]]
 """An execution provider by name, or its name and its options."""
@@ -24,6 +22,9 @@ Source: TypeAlias = str | os.PathLike[str] | bytes
 """A path to an ONNX file, or its bytes."""
 
 CPU: Final = "CPUExecutionProvider"
+
+FATAL: Final = 4
+"""ONNX Runtime's log level above errors."""
 
 _REMEDIES: Final = {
     "CUDAExecutionProvider": 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
@@ -76,6 +77,12 @@ def open_session(
     """
     ort = onnxruntime()
     wanted = [CPU] if providers is None else _checked_providers(providers, ort)
+    if not isinstance(session_options, ort.SessionOptions | None):
+        raise ProviderError(
+            "`session_options` are none of ONNX Runtime's",
+            expected="an onnxruntime.SessionOptions, or None",
+            received=type(session_options).__name__,
+        )
     names = [item if isinstance(item, str) else item[0] for item in wanted]
     checked = _checked_source(source)
     label = describe(source)
@@ -118,6 +125,8 @@ def streaming_options() -> Any:
     By default idle threads spin, which costs a core a stream.
     """
     options = onnxruntime().SessionOptions()
+    # What goes wrong is raised, and names the node: its log on standard error says it twice.
+    options.log_severity_level = FATAL
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -143,13 +152,13 @@ def _checked_source(source: Source) -> str | bytes:
             received=type(source).__name__,
         )
     path = Path(source)
-    if not path.is_file():
-        raise ModelFileError(
-            f"there is no model file {str(path)!r}",
-            received="a directory" if path.is_dir() else "nothing under this name",
-            remedy="check the path; `rnnonnx export` writes such a file",
-        )
     try:
+        if not path.is_file():
+            raise ModelFileError(
+                f"there is no model file {str(path)!r}",
+                received="a directory" if path.is_dir() else "nothing under this name",
+                remedy="check the path; `rnnonnx export` writes such a file",
+            )
         with path.open("rb") as file:
             first = file.read(1)
     except OSError as error:
@@ -161,13 +170,14 @@ def _checked_source(source: Source) -> str | bytes:
 
 def _checked_providers(providers: Sequence[Provider], ort: Any) -> list[Provider]:
     """Refuse providers that are malformed or absent, before ONNX Runtime replaces them."""
-    if isinstance(providers, str) or not providers:
+    if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
         raise ProviderError(
             "`providers` must be a list of names, or of (name, options)",
             expected=[CPU],
             received=repr(providers),
         )
-    checked = list(providers)
+    checked: list[Provider] = list(providers)
+    names: list[str] = []
     available = ort.get_available_providers()
     for item in checked:
         pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], dict)
@@ -182,4 +192,9 @@ def _checked_providers(providers: Sequence[Provider], ort: Any) -> list[Provider
                 expected=f"one of {available}",
                 remedy=_REMEDIES.get(name, "use one of the available providers"),
             )
+        if name in names:
+            raise ProviderError(
+                f"the execution provider {name!r} is named twice", received=repr(providers)
+            )
+        names.append(name)
     return checked

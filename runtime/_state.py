@@ -78,13 +78,20 @@ class State:
         """The state before the first step, `batch` rows of each state's `init`.
 
         Raises:
-            StateError: `batch` is no number of 1 or more, and a state needs it.
+            StateError: `batch` is no number of 1 or more, and a state needs it; or there is
+                not memory enough.
         """
         batched = any(state.batch_axis is not None for state in layout)
         if batched and not (isinstance(batch, int | np.integer) and batch >= 1):
             raise StateError("the batch size is wrong", expected="1 or more", received=batch)
         rows = int(batch) if batched and batch is not None else 1
-        return cls(layout, {state.name: state.initial(rows) for state in layout})
+        try:
+            values = {state.name: state.initial(rows) for state in layout}
+        except (MemoryError, ValueError, OverflowError) as error:
+            raise StateError(
+                "the batch size is more than the memory can hold", received=rows
+            ) from error
+        return cls(layout, values)
 
     def copies(self) -> dict[str, Array]:
         """Writable copies of the arrays by name, in the layout's order."""

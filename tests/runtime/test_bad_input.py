@@ -159,13 +159,26 @@ def test_pinned_batch(zoo):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["nope"], "no output 'nope'"), (["state_out.lstm.h"], "get_states"), (["y", ""], "''")],
+    [
+        (["nope"], "no output 'nope'"),
+        (["state_out.lstm.h"], "get_states"),
+        (["y", ""], "''"),
+        (3, "no list of names"),
+        ("y", "no list of names"),
+        ([["y"]], "no text"),
+    ],
 )
 def test_bad_output_names(zoo, session, names, message):
     before = session.get_states()
     with pytest.raises(InputError, match=message):
         session.run(names, {"x": X})
     assert zoo.equal_states(session.get_states(), before)
+
+
+@pytest.mark.parametrize("batch", [10**15, 10**30])
+def test_a_batch_that_no_memory_holds(lstm_model, batch):
+    with pytest.raises(StateError, match="memory"):
+        lstm_model.initial_state(batch)
 
 
 def test_array_that_does_not_convert(zoo, session):

@@ -6,11 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
-from rnnonnx.errors import ManifestError, MissingManifestError, ModelFileError, ProviderError
-from rnnonnx.manifest import Manifest
+from rnnonnx.errors import (
+    ManifestError,
+    MissingManifestError,
+    ModelFileError,
+    ProviderError,
+    RunError,
+)
+from rnnonnx.manifest import METADATA_KEY, Manifest
 from rnnonnx.runtime import Model, StatefulSession, read_manifest
 
 
@@ -107,6 +116,43 @@ def test_manifest_that_does_not_fit_its_graph(zoo, edit):
         StatefulSession(data)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        # nothing names the batch, and the size that the manifest gives is the one to be fed
+        ({"shape": (0, "time", 2), "batch_axis": None}, "size 0"),
+        ({"shape": ("batch", 0, 2), "time_axis": None}, "size 0"),
+        ({"shape": ("batch", "time", 0)}, "another shape"),
+    ],
+)
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_a_size_of_zero_that_only_the_manifest_has(zoo, op, change, says):
+    """Fed, such an array ends the process inside ONNX Runtime."""
+    data = getattr(zoo, op)()
+    right = read_manifest(data)
+    wrong = zoo.replace(right, inputs=(zoo.replace(right.inputs[0], **change),))
+    model = onnx.load_model_from_string(data)
+    helper.set_model_props(model, {METADATA_KEY: wrong.to_json()})
+    with pytest.raises(ManifestError, match=says):
+        StatefulSession(model.SerializeToString())
+
+
+def test_a_size_of_zero_in_graph_and_manifest(zoo):
+    nodes, constants, outputs, states = zoo.recurrent("GRU", 3, ("h",))
+    x = zoo.replace(outputs[0], name="x", shape=("batch", 0, 2), time_axis=None)
+    y = zoo.replace(outputs[0], shape=("batch", 0, 3), time_axis=None)
+    data = zoo.make_model(zoo.make_manifest([x], [y], states), nodes, constants)
+    with pytest.raises(ManifestError, match="size 0"):
+        StatefulSession(data)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "a\0b", "n" * 300, "n/" * 3000])
+def test_paths_that_cannot_be(path):
+    for load in (StatefulSession, read_manifest):
+        with pytest.raises(ModelFileError):
+            load(path)
+
+
 def test_default_provider_is_the_cpu_alone(lstm_model):
     assert lstm_model.get_providers() == ["CPUExecutionProvider"]
 
@@ -137,11 +183,26 @@ def test_missing_provider_says_how_to_get_it(zoo, name):
 
 @pytest.mark.parametrize(
     "providers",
-    [[], "CPUExecutionProvider", [7], [None], ["NoSuchProvider"], [("CPUExecutionProvider",)]],
+    [
+        [],
+        5,
+        "CPUExecutionProvider",
+        [7],
+        [None],
+        ["NoSuchProvider"],
+        [("CPUExecutionProvider",)],
+        ["CPUExecutionProvider", ("CPUExecutionProvider", {})],
+    ],
 )
 def test_bad_providers(zoo, providers):
     with pytest.raises(ProviderError):
         StatefulSession(zoo.lstm(), providers=providers)
+
+
+@pytest.mark.parametrize("options", ["x", 5, {}, onnxruntime.RunOptions()])
+def test_bad_session_options(zoo, options):
+    with pytest.raises(ProviderError, match="SessionOptions"):
+        StatefulSession(zoo.lstm(), session_options=options)
 
 
 def test_a_loaded_model_has_its_providers(lstm_model):
@@ -161,6 +222,15 @@ def test_default_options_are_fit_for_streaming(lstm_model):
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.inter_op.allow_spinning") == "0"
+
+
+def test_what_is_raised_is_not_logged_as_well(zoo, capfd):
+    session = StatefulSession(zoo.failing())
+    with pytest.raises(RunError):
+        session(np.array([[99]]))
+    with pytest.raises(ModelFileError):
+        StatefulSession(zoo.lstm()[:-9])
+    assert capfd.readouterr().err == ""
 
 
 def test_without_onnxruntime(tmp_path):
