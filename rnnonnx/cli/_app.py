@@ -1,11 +1,16 @@
-"""Assembling the commands, and the entry point."""
+"""Assembling the commands."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from rnnonnx.errors import InputError
+
+from ._errors import tell
 from .annotate import annotate
 from .demo import demo
 from .export import export
@@ -13,16 +18,44 @@ from .inspect import inspect
 from .run import run
 from .verify import verify
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 EXIT_CODES = """[bold]Exit codes[/bold]
 0  done
 1  the ONNX file does not compute what Keras computes (export, verify)
 2  usage: a bad option, or input data that does not fit the model
 3  a model, manifest or state file is missing, damaged or of another model
 4  the Keras model cannot be exported faithfully
-5  a missing extra or execution provider; the message carries the pip command"""
+5  a missing extra or execution provider; the message carries the pip command
+130  interrupted (Ctrl-C)
+141  the reader of standard output has closed it, as head does"""
+
+
+class _Commands(TyperGroup):
+    """The commands; with --json, a command line that cannot be parsed is told as JSON, too."""
+
+    def main(  # type: ignore[override]  # its many parameters are handed on as they come
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        """Parse and run a command line."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or "--json" not in arguments:
+            return super().main(arguments, standalone_mode=standalone_mode, **extra)
+        try:
+            code = super().main(arguments, standalone_mode=False, **extra)
+        except Exception as error:
+            # NOTE: click's UsageError, which typer has a copy of in newer versions.
+            if not hasattr(error, "format_message"):
+                raise
+            usage = InputError(error.format_message(), remedy="rnnonnx COMMAND --help")
+            code = tell(usage, 2, as_json=True)
+        sys.exit(code or 0)
+
 
 app = typer.Typer(
     name="rnnonnx",
+    cls=_Commands,
     help="Keras recurrent models as ONNX files with explicit state, and a runtime that carries it.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -88,8 +121,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Run the command line; what `rnnonnx` on the command line calls."""
-    app()

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+# NOTE: rich would read `[red]` and `:x:` in the names of a model as markup.
+_PLAIN: Final[dict[str, Any]] = {"markup": False, "emoji": False, "highlight": False}
+
+
+def output() -> TextIO:
+    """Standard output.
+
+    Raises:
+        OSError: It is closed, as the shell's `>&-` leaves it.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+    return sys.stdout
 
 
 def stdout() -> Console:
     """A console on standard output; plain and unwrapped where that is no terminal."""
     from rich.console import Console
+
+    stream = output()
+    if isinstance(stream, io.TextIOWrapper):
+        # A name that the terminal's encoding does not have is still told.
+        stream.reconfigure(errors="backslashreplace")
 
     class Stdout(Console):
         def on_broken_pipe(self) -> None:
@@ -24,8 +45,8 @@ def stdout() -> Console:
             raise BrokenPipeError
 
     # A pipe has no width: 80 columns would cut tables that a file or a pager can hold.
-    width = None if sys.stdout.isatty() else 140
-    return Stdout(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() else 140
+    return Stdout(file=stream, width=width, soft_wrap=False, **_PLAIN)
 
 
 def show(*items: RenderableType) -> None:
@@ -38,11 +59,13 @@ def show(*items: RenderableType) -> None:
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output.
 
-    Infinity and NaN, which JSON does not have, become the strings `"inf"` and `"nan"`.
+    Infinity and NaN, which JSON does not have, become the strings `"inf"` and `"nan"`. It is
+    ASCII, since no other encoding is sure to be the terminal's, or to have every file's name.
     """
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=True, allow_nan=False)
+    stream = output()
+    stream.write(text + "\n")
+    stream.flush()
 
 
 def _finite(value: Any) -> Any:
@@ -60,7 +83,7 @@ def print_error(message: str, **details: object) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = Console(file=sys.stderr, soft_wrap=True, **_PLAIN)
     console.print(Text("error: ", style="bold red") + Text(message))
     for label, value in details.items():
         if value is not None:
@@ -72,7 +95,7 @@ def note(message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text(message))
+    Console(file=sys.stderr, soft_wrap=True, **_PLAIN).print(Text(message))
 
 
 Report = Callable[..., None]
@@ -97,7 +120,7 @@ def progress() -> Iterator[Report]:
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,
         Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TimeElapsedColumn(),
             console=Console(file=stream, force_terminal=True),

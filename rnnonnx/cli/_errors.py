@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -28,7 +29,7 @@ P = ParamSpec("P")
 
 PARITY_FAILED: Final = 1
 _FILE_PROBLEM: Final = 3
-_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 _PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 
 # The first that fits decides, so a subclass stands before its base.
@@ -59,20 +60,21 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()  # a closed pipe must show here, not at interpreter exit
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a closed pipe must show here, not at interpreter exit
         except RnnonnxError as error:
-            _tell(error, as_json=bool(kwargs.get("as_json")))
-            raise typer.Exit(exit_code(error)) from None
+            code = tell(error, exit_code(error), as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(code) from None
         except KeyboardInterrupt:
             print_error("interrupted")
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            _drop_stdout()
+            drop_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
         except OSError as error:
             failure = RnnonnxError(f"{error.filename or 'a file'}: {error.strerror or error}")
-            _tell(failure, as_json=bool(kwargs.get("as_json")))
-            raise typer.Exit(_FILE_PROBLEM) from None
+            code = tell(failure, _FILE_PROBLEM, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(code) from None
 
     return wrapper
 
@@ -90,21 +92,35 @@ def error_document(error: RnnonnxError) -> dict[str, Any]:
     }
 
 
-def _tell(error: RnnonnxError, *, as_json: bool) -> None:
+def tell(error: RnnonnxError, code: int, *, as_json: bool) -> int:
+    """Tell an error; gives the exit code, which is another one where nobody listens.
+
+    Standard output may be what failed: then the error goes to standard error.
+    """
     if as_json:
-        print_json(error_document(error))
-    else:
-        print_error(
-            error.message,
-            expected=error.expected,
-            received=error.received,
-            remedy=error.remedy,
-        )
+        try:
+            print_json(error_document(error))
+        except BrokenPipeError:
+            drop_stdout()
+            return _PIPE_CLOSED
+        except OSError:
+            pass
+        else:
+            return code
+    drop_stdout()
+    print_error(
+        error.message, expected=error.expected, received=error.received, remedy=error.remedy
+    )
+    return code
 
 
-def _drop_stdout() -> None:
-    """Point standard output at nothing: the interpreter flushes it once more as it exits."""
+def drop_stdout() -> None:
+    """Give out what standard output takes, and point it at nothing.
+
+    The interpreter flushes it once more as it exits, and would print what goes wrong then.
+    """
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # a stdout without a file, in tests
-        return
+        sys.stdout.flush()
+    except (OSError, AttributeError):  # full, a closed pipe; closed from the beginning
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no file, in tests
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from typer.testing import CliRunner, Result
 
 from rnnonnx.annotate import annotate
-from rnnonnx.cli import app
+from rnnonnx.cli._app import app
 
 
 def accumulator(path: Path, *, with_last: bool = False, opset: int = 18) -> Path:
