@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rnnonnx.errors import InputError
+from rnnonnx._files import replace_file
+from rnnonnx.errors import InputError, RnnonnxError
+
+from ._console import output
+from ._places import check_file, check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rnnonnx.manifest import Tensor
 
+    from ._places import Kept
     from ._streams import Array
 
 
@@ -30,31 +33,40 @@ class Sink(Protocol):
         """Write what is left; the shapes or number of what was written, for the report."""
 
 
-def open_sink(target: str, outputs: Sequence[Tensor]) -> Sink:
-    """The sink that a target names.
+def is_folder(target: str) -> bool:
+    """Whether a target of `open_sink` names a folder, there or not."""
+    path = Path(target)
+    return target != "-" and (path.is_dir() or target.endswith("/") or not path.suffix)
+
+
+def open_sink(target: str, outputs: Sequence[Tensor], kept: Kept) -> Sink:
+    """The sink that a target names. Nothing is written or made before the first chunk.
 
     Args:
         target: `-`; a `.npy` file (of a model with one output) or a `.npz` file; or a
             folder, which is made where it is not there.
         outputs: The model's outputs.
+        kept: Files that must not be replaced.
 
     Raises:
-        InputError: The target does not fit the model, or its folder does not exist.
+        InputError: The target does not fit the model, cannot be written, or is one of `kept`.
     """
     if target == "-":
         return _Stdout()
+    if not target:
+        raise InputError("-o is empty", expected="a file, a folder, or - for standard output")
     path = Path(target)
-    if path.is_dir() or target.endswith("/") or not path.suffix:
-        path.mkdir(parents=True, exist_ok=True)
-        return _Folder(path, outputs)
+    if is_folder(target):
+        check_folder(path, "-o")
+        return _Folder(path, outputs, kept)
     if path.suffix not in (".npy", ".npz"):
         raise InputError(
             f"{path} is nothing that results can be written to",
             expected="a .npy or .npz file, a folder, or - for standard output",
             received=path.suffix,
         )
-    if not path.parent.is_dir():
-        raise InputError(f"the folder of {path} does not exist", remedy=f"mkdir -p {path.parent}")
+    check_file(path, "-o")
+    kept.check(path)
     if path.suffix == ".npy" and len(outputs) != 1:
         names = ", ".join(tensor.name for tensor in outputs)
         raise InputError(
@@ -93,7 +105,7 @@ class _File:
             np.savez(buffer, allow_pickle=False, **arrays)
         else:
             np.save(buffer, next(iter(arrays.values())), allow_pickle=False)
-        _write(self._path, buffer.getvalue())
+        replace_file(self._path, buffer.getvalue(), error=RnnonnxError)
         return {name: list(array.shape) for name, array in arrays.items()}
 
     @staticmethod
@@ -115,8 +127,9 @@ class _File:
 class _Folder:
     """A file for each chunk, named after it."""
 
-    def __init__(self, path: Path, outputs: Sequence[Tensor]) -> None:
+    def __init__(self, path: Path, outputs: Sequence[Tensor], kept: Kept) -> None:
         self._path = path
+        self._kept = kept
         self._names = [tensor.name for tensor in outputs]
         self._count = 0
 
@@ -128,7 +141,10 @@ class _Folder:
             named = dict(zip(self._names, outputs, strict=True))
             np.savez(buffer, allow_pickle=False, **named)
         suffix = ".npy" if len(outputs) == 1 else ".npz"
-        _write(self._path / f"{label}{suffix}", buffer.getvalue())
+        target = self._path / f"{label}{suffix}"
+        self._kept.check(target)
+        self._path.mkdir(parents=True, exist_ok=True)
+        replace_file(target, buffer.getvalue(), error=RnnonnxError)
         self._count += 1
 
     def close(self) -> dict[str, Any]:
@@ -139,21 +155,12 @@ class _Stdout:
     """Arrays one after the other on standard output, each flushed as soon as it is there."""
 
     def write(self, label: str, outputs: Sequence[Array]) -> None:  # noqa: ARG002
+        stream = output().buffer
         for array in outputs:
             buffer = io.BytesIO()
             np.save(buffer, array, allow_pickle=False)
-            sys.stdout.buffer.write(buffer.getvalue())
-        sys.stdout.buffer.flush()
+            stream.write(buffer.getvalue())
+        stream.flush()
 
     def close(self) -> dict[str, Any]:
         return {}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write by a temporary name and a rename: no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import sys
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,7 +25,26 @@ if TYPE_CHECKING:
 
     from rnnonnx.manifest import Tensor
 
-_NPZ_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # encrypted
+_NPZ_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,  # encrypted
+)
+# NOTE: numpy evaluates the header as Python, so a damaged one may fail in any of these ways.
+_ODD_HEADER = (
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -69,7 +90,9 @@ def read_npz(path: Path) -> dict[str, Array]:
             return arrays
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (*_NPZ_DAMAGE, EOFError) as error:
+    except (*_NPZ_DAMAGE, *_ODD_HEADER) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{path} is damaged or no .npz file", expected="a .npz file", received=str(error)
         ) from error
@@ -89,9 +112,14 @@ def read_chunks(source: str, inputs: Sequence[Tensor], fixed: dict[str, Array]) 
         InputError: The source is missing, damaged, or does not have the model's inputs.
     """
     wanted = [tensor.name for tensor in inputs if tensor.name not in fixed]
+    if not wanted:
+        where = "standard input" if source == "-" else source
+        raise InputError(
+            f"--set gives every input, so {where} has none to give"
+            if inputs
+            else "the model takes no input but its states"
+        )
     if source == "-":
-        if not wanted:
-            raise InputError("--set gives every input, so standard input has none to give")
         for label, arrays in _from_stdin(wanted):
             yield Chunk(label, arrays | fixed)
         return
@@ -138,6 +166,8 @@ def _from_file(path: Path, wanted: list[str]) -> dict[str, Array]:
 
 
 def _from_stdin(wanted: list[str]) -> Iterator[tuple[str, dict[str, Array]]]:
+    if sys.stdin is None:  # the shell's `<&-`
+        raise InputError("standard input is closed")
     stream = _Peekable(sys.stdin.buffer)
     number = 0
     while not stream.at_end():
@@ -175,7 +205,7 @@ class _Peekable(io.RawIOBase):
 def _read_array(stream: Any, where: str) -> Array:
     try:
         return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+    except _ODD_HEADER as error:
         pickled = "Object arrays" in str(error)
         raise InputError(
             f"{where} holds Python objects, which are not loaded"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnnonnx._files import same_file
 from rnnonnx.errors import InputError
 
 from . import _parse
 from ._console import print_json, show
 from ._errors import guarded
+from ._places import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,7 +119,8 @@ def _target(file: Path, output: Path | None, *, in_place: bool) -> Path:
         return file
     if output is None:
         raise InputError("where to write is not said", expected="-o OUT, or --in-place")
-    if output.exists() and file.exists() and output.samefile(file):
+    check_file(output, "-o")
+    if same_file(output, file):
         raise InputError(
             f"{output} is the input itself", remedy="use --in-place if you mean to replace it"
         )

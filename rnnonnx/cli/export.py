@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rnnonnx.errors import InputError
-
 from . import _parse
 from ._console import human_size, print_json, progress, show
 from ._errors import guarded
 from ._options import AllowUnsafe, CustomObjects, Tolerance  # noqa: TC001 (typer reads them)
+from ._places import Kept, check_file
 
 _STAGES = {
     "load": "loading the model",
@@ -68,7 +67,8 @@ def export(
     """
     wanted = _parse.states(states)
     names = _parse.pairs(name or [], "--name")
-    _check_folder(output)
+    check_file(output, "-o")
+    Kept({"the model": model, "the file of --data": data}).check(output)
     samples = None
     if data is not None:
         from ._streams import read_npz
@@ -99,16 +99,6 @@ def export(
         print_json(result.to_dict())
     else:
         _show(result)
-
-
-def _check_folder(output: Path) -> None:
-    """Say before a minute of work, not after it, that the result cannot be written."""
-    if not output.parent.is_dir():
-        raise InputError(
-            f"the folder of {output} does not exist", remedy=f"mkdir -p {output.parent}"
-        )
-    if output.is_dir():
-        raise InputError(f"{output} is a folder", expected="a file name, as in model.onnx")
 
 
 def _show(result: Any) -> None:

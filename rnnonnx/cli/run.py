@@ -14,6 +14,7 @@ from rnnonnx.errors import InputError
 from . import _parse
 from ._console import note, print_json, progress
 from ._errors import guarded
+from ._places import Kept, check_distinct, check_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,8 +91,9 @@ def run(
     """
     if as_json and output == "-":
         raise InputError("--json and -o - would both write to standard output")
-    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
-        raise InputError(f"{output} is the input itself", remedy="write somewhere else")
+    if not source:
+        raise InputError("INPUT is empty", expected="a file, a folder, or - for standard input")
+    kept = _kept(model, source, output, state_in, state_out)
     from rnnonnx.runtime import StatefulSession
 
     from ._sinks import open_sink
@@ -106,7 +108,7 @@ def run(
     chunks: Iterable[Chunk] = read_chunks(source, inputs, constants)
     if chunk is not None:
         chunks = _split(chunks, inputs, chunk)
-    sink = open_sink(output, session.manifest.outputs)
+    sink = open_sink(output, session.manifest.outputs, kept)
     started = time.perf_counter()
     count, written = _stream(session, chunks, sink, keeps_state=state_out is not None)
     seconds = time.perf_counter() - started
@@ -129,6 +131,24 @@ def run(
     else:
         saved = f", state in {state_out}" if state_out else ""
         note(f"{count} chunks, {session.steps} steps carried, {seconds:.2f} s; {output}{saved}")
+
+
+def _kept(
+    model: Path, source: str, output: str, state_in: Path | None, state_out: Path | None
+) -> Kept:
+    """What no result may replace. Says before the work that the state cannot be written."""
+    inputs = {"the model": model, "the input": None if source == "-" else Path(source)}
+    states = {"the file of --state-in": state_in, "the file of --state-out": state_out}
+    if state_out is None:
+        return Kept({**inputs, **states})
+    check_file(state_out, "--state-out")
+    # The state may go back where it came from; that is written last, and by rename.
+    Kept(inputs).check(state_out)
+    if output not in ("-", ""):
+        check_distinct(state_out, "--state-out", Path(output), "-o")
+    return Kept(
+        {**inputs, "the file of --state-in": state_in, "the file of --state-out": state_out}
+    )
 
 
 def _stream(
@@ -166,11 +186,11 @@ def _constants(items: Sequence[str], inputs: Sequence[Tensor]) -> dict[str, Arra
             raise InputError(f"--set: the model has no input {name!r}", expected=", ".join(by_name))
         try:
             found[name] = np.asarray(json.loads(text), dtype=by_name[name].dtype)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"--set: the value of {name!r} is no number or list of numbers",
                 expected=by_name[name].dtype,
-                received=text,
+                received=text if len(text) < 200 else f"{text[:200]}...",
             ) from error
     return found
 

@@ -171,7 +171,7 @@ def test_run_starts_without_tensorflow_and_onnx(summing, x, tmp_path):
     np.save(tmp_path / "x.npy", x)
     code = (
         "import sys\n"
-        "from rnnonnx.cli import app\n"
+        "from rnnonnx.cli._app import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
         "loaded = {'tensorflow', 'keras', 'onnx', 'tf2onnx'} & set(sys.modules)\n"
         "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
