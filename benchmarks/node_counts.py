@@ -34,6 +34,8 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
+from rnnonnx.quiet import start_tensorflow
+
 OPSET = 18
 PAGE = Path(__file__).parents[1] / "docs" / "node-counts.md"
 COMMAND = "python benchmarks/node_counts.py --write"
@@ -299,6 +301,7 @@ def main() -> int:
     # The peers' own. What matters of it, a failure, is in the tables.
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    start_tensorflow("counting nodes")
 
     console = Console()
     results = {}

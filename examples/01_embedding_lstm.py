@@ -10,14 +10,15 @@ between the file and Keras on the unseen passages.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
 from pydoc_data.topics import topics
 from tempfile import TemporaryDirectory
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from rnnonnx.quiet import start_tensorflow
+
+start_tensorflow()  # without the log of its start
 
 import keras
 import numpy as np

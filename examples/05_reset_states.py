@@ -9,11 +9,12 @@ Prints, after each call, what was forgotten before it and how far it is from Ker
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from rnnonnx.quiet import start_tensorflow
+
+start_tensorflow()  # without the log of its start
 
 import keras
 import numpy as np

@@ -9,11 +9,12 @@ Prints the state that is handed over, and the largest difference from Keras.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from rnnonnx.quiet import start_tensorflow
+
+start_tensorflow()  # without the log of its start
 
 import keras
 import numpy as np

@@ -114,7 +114,7 @@ def progress() -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    # NOTE: on a duplicate of file descriptor 2, since `_quiet` points the descriptor itself
+    # NOTE: on a duplicate of file descriptor 2, since `rnnonnx.quiet` points the descriptor itself
     # elsewhere while TensorFlow starts, and the spinner must go on turning meanwhile.
     with (
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,

@@ -76,7 +76,7 @@ def export(
         samples = read_npz(data)
     with progress() as report:
         report("starting TensorFlow")
-        from ._quiet import start_tensorflow
+        from rnnonnx.quiet import start_tensorflow
 
         start_tensorflow("exporting a Keras model")
         from rnnonnx import exporters

@@ -45,7 +45,7 @@ def verify(
         arrays = read_npz(data)
     with progress() as report:
         report("starting TensorFlow")
-        from ._quiet import start_tensorflow
+        from rnnonnx.quiet import start_tensorflow
 
         start_tensorflow("comparing with Keras")
         from rnnonnx.verify import verify as compare

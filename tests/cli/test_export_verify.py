@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import onnxruntime as ort
 import pytest
+import typer
 
 pytest.importorskip("tensorflow")
 
@@ -152,6 +153,19 @@ def test_demo(tmp_path):
         "co2.keras",
         "co2.onnx",
         "demo.png",
+    }
+
+
+def test_a_demo_that_fails_is_one_document_too(capsys, tmp_path):
+    from rnnonnx.cli.demo import _tell
+
+    with pytest.raises(typer.Exit) as ended:
+        _tell({"max_error": 1.0}, None, tmp_path, as_json=True)
+    assert ended.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "out": str(tmp_path),
+        "ok": False,
+        "max_error": 1.0,
     }
 
 

@@ -9,14 +9,18 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rnnonnx._extras import require
+from ._extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["start_tensorflow"]
 
-def start_tensorflow(purpose: str) -> None:
-    """Import TensorFlow and Keras, silently.
+
+def start_tensorflow(purpose: str = "this program") -> None:
+    """Import TensorFlow and Keras, silently. Once per program, before they are imported.
+
+    Warnings are off from then on: those that come are about Keras's and tf2onnx's own code.
 
     Args:
         purpose: What needs them, as the subject of a sentence.
@@ -27,7 +31,6 @@ def start_tensorflow(purpose: str) -> None:
     # Errors only. A user who has set a level keeps it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # Advice about Keras's and tf2onnx's own code, which a user of a command cannot follow.
     warnings.filterwarnings("ignore")
     with _silent_stderr():
         require("tensorflow", extra="export", purpose=purpose)
@@ -38,6 +41,8 @@ def start_tensorflow(purpose: str) -> None:
 def _silent_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2; give it out if the block fails.
 
+    An interrupt is no failure that the log could explain.
+
     NOTE: absl logs a few lines (oneDNN, the CUDA stub) straight to the descriptor before its
     log level can be set: no environment variable reaches them (TensorFlow 2.21).
     """
@@ -45,10 +50,12 @@ def _silent_stderr() -> Iterator[None]:
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
-        failed = True
+        failed = False
         try:
             yield
-            failed = False
+        except Exception:
+            failed = True
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
