@@ -69,12 +69,14 @@ $(BASE):
 	@touch $@
 
 $(DEMO): $(BASE) pyproject.toml
-	$(PIP) install --editable ".[demo]"
+	@echo "installing TensorFlow and what the demo needs into $(VENV): some minutes the first time"
+	$(PIP) install --quiet --editable ".[demo]"
 	@touch $@
 
 # NOTE: requirements-nodeps.txt lists packages of which only data files are read; what they
 # depend on (torch: gigabytes) is left out.
 $(DEV): $(BASE) pyproject.toml tests/requirements-nodeps.txt
-	$(PIP) install --editable ".[all]" --group dev
-	$(PIP) install --no-deps --requirement tests/requirements-nodeps.txt
+	@echo "installing TensorFlow and what the tests need into $(VENV): some minutes the first time"
+	$(PIP) install --quiet --editable ".[all]" --group dev
+	$(PIP) install --quiet --no-deps --requirement tests/requirements-nodeps.txt
 	@touch $@ $(DEMO)
