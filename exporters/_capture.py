@@ -110,8 +110,20 @@ def discover(
         with scope:
             return keras.tree.flatten(signature.call(table.model, tensors))
 
-    _trace(tracer, step, _input_specs(signature, shapes))
+    function = _trace(tracer, step, _input_specs(signature, shapes))
+    _refuse_foreign_state(function.graph, table)
     return Discovery(scope.updated, tracer.calls, tracer.lookups)
+
+
+def _refuse_foreign_state(graph: Any, table: LayerTable) -> None:
+    """State that is not Keras's would be frozen: a StatelessScope does not see a tf.Variable."""
+    for operation in graph.get_operations():
+        if operation.type.startswith("Assign"):
+            path = table.path_of_operation(operation.name)
+            raise UnsupportedLayerError(
+                f"layer {path!r} keeps state in a tf.Variable, which cannot be lifted",
+                remedy="keep it in a weight of the layer: self.add_weight(..., trainable=False)",
+            )
 
 
 def capture(

@@ -23,16 +23,16 @@ def check_chunks(subject: Subject, candidate: Step, recorder: Recorder) -> None:
     Raises:
         UnsupportedLayerError: It does not: a layer looks further than its state.
     """
-    batch = subject.dims.batch or 2
+    batch = subject.dims.batch or 3
     manifest = subject.step.manifest
-    sizes = [
-        size
-        for size in (3, 1, 2, _reach(subject.table), 5)
-        if both_run(subject, candidate, recorder, batch, {TIME: size})
-    ]
-    if len(sizes) < 2:
-        sizes = [subject.dims.lengths[TIME]] * 3
+    sizes = [3, 1, 2, _reach(subject.table), 5, 1]
+    for size in {*sizes, sum(sizes)}:
+        if not both_run(subject, candidate, recorder, batch, {TIME: size}):
+            raise _cannot_stream(subject, f"it does not run on chunks of {size} steps")
     chunks = [subject.draw(batch, {TIME: size}) for size in sizes]
+    # rows that begin and end with a chunk without a valid step, where a mask matters
+    for chunk, row in ((chunks[-1], 0), (chunks[0], min(1, batch - 1))):
+        subject.sampler.mask(list(chunk.values()), row)
     whole = {
         tensor.name: chunks[0][tensor.name]
         if tensor.time_axis is None
@@ -58,19 +58,24 @@ def check_chunks(subject: Subject, candidate: Step, recorder: Recorder) -> None:
     found = alone.report()
     if not found.ok:
         worst = max(found.errors, key=lambda error: error.max_abs)
-        suspects = _suspects(subject)
-        raise UnsupportedLayerError(
-            'the model cannot be streamed with states="all": chunk by chunk it does not give '
-            f"what Keras gives for the whole sequence (output {worst.name!r} is off by "
-            f"{worst.max_abs:.3g})",
-            expected="every layer but the recurrent ones to look at one step at a time",
-            received="layers that may look further: " + (", ".join(suspects) or "none known"),
-            remedy='export with states="stateful" and run whole sequences, or leave those '
-            "layers out of the streamed part"
-            + ("; without padding to skip, mask_zero=False" if subject.masked else ""),
+        raise _cannot_stream(
+            subject,
+            "chunk by chunk it does not give what Keras gives for the whole sequence (output "
+            f"{worst.name!r} is off by {worst.max_abs:.3g})",
         )
     recorder.compare("output", expected, got, f"chunks of {sizes} against the whole")
     recorder.checks.append("chunk by chunk against Keras on the whole sequence")
+
+
+def _cannot_stream(subject: Subject, why: str) -> UnsupportedLayerError:
+    suspects = _suspects(subject)
+    return UnsupportedLayerError(
+        f'the model cannot be streamed with states="all": {why}',
+        expected="every layer to look at one step at a time, or to have a state that is lifted",
+        received="layers that may look further: " + (", ".join(suspects) or "none known"),
+        remedy='export with states="stateful" and run whole sequences, or leave those layers out '
+        "of the streamed part",
+    )
 
 
 def _reach(table: LayerTable) -> int:

@@ -28,7 +28,7 @@ def check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) ->
         return  # the model itself takes the batch it was built for, the file another
     batch = subject.dims.batch or built or (declared[0][0] if declared else None) or 2
     kept = [(variable, np.asarray(variable)) for variable in _all_variables(subject.table)]
-    lengths = dict(subject.dims.lengths)
+    lengths = _declared_lengths(subject)
     states = subject.initial(batch)
     try:
         for state in held:
@@ -53,6 +53,16 @@ def check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) ->
         for variable, value in kept:
             variable.assign(value)
     recorder.checks.append("the Keras model itself, called as it is")
+
+
+def _declared_lengths(subject: Subject) -> dict[str, int]:
+    """The lengths that the model declares: called as it is, it may take no others."""
+    lengths = dict(subject.dims.lengths)
+    for item, shape in zip(subject.signature.inputs, subject.dims.inputs, strict=True):
+        for dim, declared in zip(shape, item.shape, strict=True):
+            if isinstance(dim, str) and dim in lengths and declared is not None:
+                lengths[dim] = declared
+    return lengths
 
 
 def _all_variables(table: LayerTable) -> list[Any]:

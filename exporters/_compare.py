@@ -72,14 +72,16 @@ def compare(
             data=data,
         ),
     )
-    inputs = [item.name for item in signature.inputs]
-    declared = {state.input: state.output for state in _declared(manifest, found)}
-    inputs = _names("inputs", inputs, [t.name for t in manifest.inputs], list(declared))
+    files = manifest.source.names
+    inputs = _names(
+        "inputs",
+        [item.name for item in signature.inputs],
+        {files.get(name, name): name for name in _all(manifest, "inputs", found)},
+    )
     outputs = _names(
         "outputs",
         list(found.reference.trace.outputs),
-        [tensor.name for tensor in manifest.outputs],
-        list(declared.values()),
+        {files.get(name, name): name for name in _all(manifest, "outputs", found)},
     )
     subject = make_subject(table, found, manifest, inputs, outputs)
     return check_parity(subject, candidate, tolerance, calls=calls)
@@ -104,21 +106,20 @@ def _study_like(manifest: Manifest, run: Any) -> Study:
     )
 
 
-def _declared(manifest: Manifest, found: Study) -> tuple[Any, ...]:
-    return manifest.states[len(found.states) :]
+def _all(manifest: Manifest, what: str, found: Study) -> list[str]:
+    """The file's names of the model's own inputs or outputs, declared states among them."""
+    declared = manifest.states[len(found.states) :]
+    if what == "inputs":
+        return [*(t.name for t in manifest.inputs), *(state.input for state in declared)]
+    return [*(t.name for t in manifest.outputs), *(state.output for state in declared)]
 
 
-def _names(what: str, keras: list[str], file: list[str], declared: list[str]) -> list[str]:
-    """The file's names in the model's order.
-
-    The file lists declared states apart. A name that both sides know stands for itself;
-    renamed ones are paired in order.
-    """
-    known = {*file, *declared}
-    renamed = iter([name for name in (*file, *declared) if name not in keras])
-    result = [name if name in known else next(renamed, "") for name in keras]
-    if "" in result or len(keras) != len(known):
+def _names(what: str, keras: list[str], file: dict[str, str]) -> list[str]:
+    """The file's names in the model's order, given by Keras's names."""
+    if set(keras) != set(file):
         raise ManifestError(
-            f"the file has other {what} than this Keras model", expected=keras, received=file
+            f"the file has other {what} than this Keras model",
+            expected=keras,
+            received=list(file),
         )
-    return result
+    return [file[name] for name in keras]

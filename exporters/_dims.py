@@ -17,14 +17,15 @@ from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import BATCH, TIME, Dim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from ._reference import Reference, Sampler
     from ._signature import ModelInput
 
-# Lengths to try where Keras leaves one open: a window, pooling or a valid convolution may
-# need more steps than the first.
+# Lengths to try: a window, pooling or a valid convolution may need more steps than the first.
 _LENGTHS = (7, 32, 150)
+# Further lengths to see which outputs follow: a slice may end at some step, or begin near one.
+_OTHER_LENGTHS = (1, 3, 64)
 _BATCHES = (2, 3)
 
 Sizes = dict[tuple[int, int], int]
@@ -41,6 +42,7 @@ class Dims:
         lengths: For every symbolic dimension but the batch, a size that the model takes.
         batch: The pinned batch size; None if dynamic.
         times: The axis of time of each input; None where it has none.
+        batch_axes: The axis of the batch of each output; None where it has none.
     """
 
     inputs: tuple[tuple[Dim, ...], ...]
@@ -48,6 +50,7 @@ class Dims:
     lengths: dict[str, int]
     batch: int | None
     times: tuple[int | None, ...]
+    batch_axes: tuple[int | None, ...]
 
     def shapes(self, batch: int, lengths: dict[str, int]) -> list[tuple[int, ...]]:
         """Concrete input shapes for a batch size and lengths by dimension name."""
@@ -58,12 +61,19 @@ class Dims:
         ]
 
 
-def time_candidates(inputs: Sequence[ModelInput], *, recurrent: bool) -> list[int]:
-    """Positions of the inputs that declare a length which may be dynamic all the same."""
+def time_candidates(inputs: Sequence[ModelInput], *, without: Container[str]) -> list[int]:
+    """Positions of the inputs that declare a length which may be dynamic all the same.
+
+    Args:
+        inputs: The model's inputs.
+        without: Names of inputs that are states, whose sizes are fixed.
+    """
     return [
         index
         for index, model_input in enumerate(inputs)
-        if recurrent and len(model_input.shape) > 1 and model_input.shape[1] is not None
+        if len(model_input.shape) > 1
+        and model_input.shape[1] is not None
+        and model_input.name not in without
     ]
 
 
@@ -98,11 +108,12 @@ class Prober:
         shapes: Sequence[Sequence[int | None]],
         batch: int | None,
     ) -> None:
-        self._reference = reference
+        self.reference = reference
         self._inputs = inputs
         self._sampler = sampler
         self._shapes = shapes
-        self._batch = batch
+        self.batch = batch or _BATCHES[0]
+        self.dynamic_batch = shapes[0][0] is None
         self.output_names = reference.trace.outputs
         self.open = [
             (index, axis)
@@ -112,20 +123,26 @@ class Prober:
         ]
 
     def base(self) -> Sizes:
-        """Sizes that the model takes: declared ones, and for the rest the first that works.
+        """Sizes that the model takes: those of the caller's data, else the first that work.
 
         Raises:
             UnsupportedLayerError: Keras computes at none of the sizes tried.
         """
+        declared = {dim: self._inputs[dim[0]].shape[dim[1]] for dim in self.open}
+        attempts = [self._sampler.sizes(self.open)] if self._sampler.has_data else []
+        attempts += [
+            {dim: min(size or length, length) for dim, size in declared.items()}
+            for length in _LENGTHS
+        ]
+        attempts.append({dim: size or _LENGTHS[-1] for dim, size in declared.items()})
         failure = ""
-        for length in _LENGTHS:
-            sizes = {
-                (index, axis): self._inputs[index].shape[axis] or length
-                for index, axis in self.open
-            }
-            shapes, failure = self.outputs(sizes, self._batch or _BATCHES[0])
-            if shapes is not None:
-                return sizes
+        for sizes in attempts:
+            # negative integers show what a division rounds to, and are no index of anything
+            for signed in (True, False):
+                self._sampler.signed = signed
+                shapes, failure = self.outputs(sizes, self.batch)
+                if shapes is not None:
+                    return sizes
         raise UnsupportedLayerError(
             f"Keras cannot run the model on sample inputs: {failure}",
             remedy="pass sample_inputs= with data that the model takes; a model that needs one "
@@ -142,11 +159,12 @@ class Prober:
             for index, shape in enumerate(self._shapes)
         ]
         try:
-            outputs, _ = self._reference.run(
-                self._sampler.draw(shapes), self._reference.initial_states(batch)
+            outputs, _ = self.reference.run(
+                self._sampler.draw(shapes), self.reference.initial_states(batch)
             )
         except (tf.errors.OpError, ValueError) as error:
-            return None, str(error).splitlines()[0]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return None, " ".join(lines[:4])
         return [output.shape for output in outputs], ""
 
     def groups(self, base: Sizes) -> tuple[list[list[tuple[int, int]]], list[tuple[int, int]]]:
@@ -160,9 +178,7 @@ class Prober:
             # Both ways: a mask, say, may be longer than the sequence, and not shorter.
             others = [dim for dim in base if dim not in dims]
             return all(
-                self.outputs(
-                    {**base, **{dim: base[dim] + 1 for dim in grown}}, self._batch or _BATCHES[0]
-                )[0]
+                self.outputs({**base, **{dim: base[dim] + 1 for dim in grown}}, self.batch)[0]
                 is not None
                 for grown in ([dims, others] if others else [dims])
             )
@@ -195,28 +211,24 @@ def name_dims(
     Raises:
         UnsupportedLayerError: Keras cannot compute another batch size.
     """
-    groups, fixed = prober.groups(base)
-    assert not fixed  # noqa: S101 - the caller has pinned them
+    groups, stuck = prober.groups(base)
+    # a length that is tied to another in a way of its own (twice as long) stays a dimension
+    groups += [[dim] for dim in stuck]
     names = _group_names(groups, inputs)
-    batches = (pinned, pinned) if pinned else _BATCHES
-    before, _ = prober.outputs(base, batches[0])
-    after, failure = prober.outputs(base, batches[1])
-    if before is None or after is None:
-        raise UnsupportedLayerError(
-            f"Keras computes the model only for the batch size it was built with: {failure}",
-            remedy="export with batch=N to pin the batch size",
-        )
+    before, failure = prober.outputs(base, prober.batch)
+    if before is None:
+        raise UnsupportedLayerError(f"Keras cannot run the model on sample inputs: {failure}")
     shapes: list[list[Dim]] = [list(shape) for shape in before]
     labels = prober.output_names
-    if pinned is None:
-        _label(shapes, before, [(after, batches[1])], BATCH, labels)
+    _label(shapes, before, _other_batches(prober, base, pinned), BATCH, labels)
     for group, name in zip(groups, names, strict=True):
-        # Two other sizes: a stride gives the same length for one step more.
+        # Several other sizes: a stride gives the same length for one step more.
+        size = base[group[0]]
         runs = []
-        for size in (base[group[0]] + 1, 2 * base[group[0]] + 3):
-            varied, _ = prober.outputs({**base, **dict.fromkeys(group, size)}, batches[0])
+        for other in {*_OTHER_LENGTHS, size + 1, 2 * size + 3} - {size}:
+            varied, _ = prober.outputs({**base, **dict.fromkeys(group, other)}, prober.batch)
             if varied is not None:
-                runs.append((varied, size))
+                runs.append((varied, other))
         _label(shapes, before, runs, name, labels)
     symbols = {dim: name for group, name in zip(groups, names, strict=True) for dim in group}
     return Dims(
@@ -227,11 +239,30 @@ def name_dims(
             )
             for index, shape in enumerate(traced)
         ),
-        outputs=tuple(tuple(shape) for shape in shapes),
+        outputs=tuple(
+            tuple(pinned if pinned and dim == BATCH else dim for dim in shape) for shape in shapes
+        ),
         lengths={name: base[group[0]] for group, name in zip(groups, names, strict=True)},
         batch=pinned,
         times=tuple(1 if (index, 1) in symbols else None for index in range(len(inputs))),
+        batch_axes=tuple(shape.index(BATCH) if BATCH in shape else None for shape in shapes),
     )
+
+
+def _other_batches(
+    prober: Prober, base: Sizes, pinned: int | None
+) -> list[tuple[Sequence[tuple[int, ...]], int]]:
+    """The output shapes at another batch size; none for a model that has but one."""
+    other = prober.batch + 1
+    shapes, failure = prober.outputs(base, other) if prober.dynamic_batch else (None, "")
+    if shapes is not None:
+        return [(shapes, other)]
+    if pinned is None:
+        raise UnsupportedLayerError(
+            f"Keras computes the model only for the batch size it was built with: {failure}",
+            remedy="export with batch=N to pin the batch size",
+        )
+    return []
 
 
 def _group_names(groups: list[list[tuple[int, int]]], inputs: Sequence[ModelInput]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -87,6 +88,11 @@ def export(
     target = _target(path)
     _check_arguments(states, opset, batch, tolerance)
     if isinstance(model, str | os.PathLike):
+        if target.exists() and Path(model).exists() and target.samefile(model):
+            raise ArgumentError(
+                f"the export would replace the Keras model {str(target)!r}",
+                remedy="give the ONNX file another name",
+            )
         tell("load")
         model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
     tell("capture")
@@ -106,7 +112,7 @@ def export(
     tell("lower")
     proto = lower(trace, table, opset=opset)
     tell("finish")
-    plan = plan_interface(model, found, trace, states, dict(names or {}))
+    plan = plan_interface(model, found, trace, states, {} if names is None else names)
     finished = finish(proto, table, plan.inputs, plan.outputs, plan.manifest)
     check_graph(finished)
     content = finished.SerializeToString()
@@ -132,8 +138,12 @@ def export(
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():
+    try:
+        target = Path(path)
+        exists = target.is_dir()
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path!r} is no name of a file: {error}") from error
+    if exists or not target.parent.is_dir():
         raise ModelFileError(
             f"cannot write {str(target)!r}",
             expected="the name of a file in a directory that exists",
@@ -151,13 +161,14 @@ def _check_arguments(
             expected='"stateful", "all", "none" or a mapping of input names to output names',
             received=repr(states),
         )
-    if opset not in OPSETS:
+    if type(opset) is not int or opset not in OPSETS:
         raise ArgumentError(
             "opset= is out of range",
             expected=f"{OPSETS.start} to {OPSETS.stop - 1}",
-            received=opset,
+            received=repr(opset),
         )
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
+    if batch is not None and (type(batch) is not int or batch < 1):
         raise ArgumentError("batch= must be a positive number of rows", received=repr(batch))
-    if not tolerance > 0:
-        raise ArgumentError("tolerance= must be positive", received=tolerance)
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not number or not 0 < tolerance < math.inf:
+        raise ArgumentError("tolerance= must be a positive number", received=repr(tolerance))

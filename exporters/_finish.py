@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._layers import LayerTable
 
 
+_SMALL = 16  # elements of a constant that is worth comparing
 # ONNX's own names for the outputs of the operators that have several.
 _OUTPUT_NAMES = {"LSTM": ("Y", "Y_h", "Y_c"), "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
 
@@ -62,6 +63,7 @@ def finish(
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
@@ -82,6 +84,27 @@ def finish(
     model.doc_string = model.graph.doc_string = None
     model.metadata_props[METADATA_KEY] = manifest.to_json()
     return ir.to_proto(common.ShapeInferencePass()(model).model)
+
+
+class _ShareIntegersPass(ir.passes.InPlacePass):
+    """Makes equal small integer constants (axes, shapes) one, so that equal nodes are seen.
+
+    Weights are left alone: two layers with equal ones are two layers, each with its own.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the main graph's initializers."""
+        first: dict[tuple[Any, ...], ir.Value] = {}
+        shared = False
+        for value in list(model.graph.initializers.values()):
+            array = value.const_value.numpy() if value.const_value is not None else None
+            if array is None or array.dtype.kind not in "iub" or array.size > _SMALL:
+                continue
+            known = first.setdefault((array.dtype.str, array.shape, array.tobytes()), value)
+            if known is not value and not value.is_graph_output():
+                ir.convenience.replace_all_uses_with(value, known)
+                shared = True
+        return ir.passes.PassResult(model, modified=shared)
 
 
 def _port_type(value: ir.Value, port: Port) -> None:
@@ -157,8 +180,6 @@ class _Namer:
         fixed = {*graph.inputs, *graph.outputs}
         nodes = list(graph.all_nodes())
         paths = self._paths(nodes)
-        for initializer in _initializers(graph):
-            self._values.used.discard(str(initializer.name))
         for index, initializer in enumerate(list(_initializers(graph))):
             base = self._weight_name(initializer, paths)
             initializer.name = f"\0init{index}"

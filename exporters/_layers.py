@@ -63,10 +63,6 @@ class LayerTable:
     def __iter__(self) -> Iterator[LayerEntry]:
         return iter(self._entries.values())
 
-    def entry(self, layer: Any) -> LayerEntry | None:
-        """The entry of a layer object; None if the model does not track it."""
-        return self._entries.get(id(layer))
-
     def path_of_operation(self, name: str) -> str | None:
         """The path of the layer in whose scope a traced operation was made."""
         for part in reversed(name.split("/")):

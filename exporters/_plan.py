@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import ArgumentError, StatesArgumentError
-from rnnonnx.manifest import BATCH, Dim, Manifest, Source, StateTensor, Tensor
+from rnnonnx.errors import ArgumentError, StatesArgumentError, UnsupportedLayerError
+from rnnonnx.manifest import BATCH, DTYPES, Dim, Manifest, Source, StateTensor, Tensor
 
 from ._finish import Port
 
@@ -52,16 +52,22 @@ def plan_interface(
         StatesArgumentError: A mapping in `states` does not fit the model.
     """
     dims = found.dims
-    in_names = _rename([item.name for item in found.signature.inputs], trace.outputs, names)
+    own_inputs = [item.name for item in found.signature.inputs]
+    in_names = _rename(own_inputs, trace.outputs, names, [state.name for state in found.states])
+    pairs = [
+        *zip(in_names[0], own_inputs, strict=True),
+        *zip(in_names[1], trace.outputs, strict=True),
+    ]
+    renamed = {new: old for new, old in pairs if new != old}
     inputs = [
         Port(in_names[0][index], item.dtype, dims.inputs[index], f"input_{index}")
         for index, item in enumerate(found.signature.inputs)
     ]
     outputs = [
-        Port(name, dtype.as_numpy_dtype().dtype.name, shape)
-        for name, dtype, shape in zip(
+        Port(name, _dtype(name, tensor.dtype.name), shape)
+        for name, tensor, shape in zip(
             in_names[1],
-            [tensor.dtype for tensor in trace.function.outputs],
+            trace.function.outputs,
             dims.outputs,
             strict=False,  # the function's further outputs are states
         )
@@ -71,15 +77,21 @@ def plan_interface(
     taken = {state.input for state in declared} | {state.output for state in declared}
     manifest = Manifest(
         producer=f"rnnonnx {version('rnnonnx')}",
-        source=_source(model),
+        source=_source(model, renamed),
         inputs=tuple(
-            _tensor(port, dims.times[index])
-            for index, port in enumerate(inputs)
+            Tensor(port.name, port.dtype, port.shape, 0, time_axis)
+            for port, time_axis in zip(inputs, dims.times, strict=True)
             if port.name not in taken
         ),
         outputs=tuple(
-            _tensor(port, _time_axis(port, inputs, dims.times))
-            for port in outputs
+            Tensor(
+                port.name,
+                port.dtype,
+                port.shape,
+                batch_axis,
+                _time_axis(port, batch_axis, inputs, dims.times),
+            )
+            for port, batch_axis in zip(outputs, dims.batch_axes, strict=True)
             if port.name not in taken
         ),
         states=(*lifted, *declared),
@@ -95,19 +107,37 @@ def plan_interface(
     return Plan(inputs, outputs, manifest, tuple(in_names[0]), tuple(in_names[1]))
 
 
+def _dtype(name: str, dtype: str) -> str:
+    if dtype not in DTYPES:
+        raise UnsupportedLayerError(
+            f"output {name!r} is of dtype {dtype}, which the file cannot give",
+            expected=f"one of {sorted(DTYPES)}",
+            remedy="cast or decode it in the model",
+        )
+    return dtype
+
+
 def _rename(
-    inputs: list[str], outputs: tuple[str, ...], names: Mapping[str, str]
+    inputs: list[str], outputs: tuple[str, ...], names: Mapping[str, str], states: list[str]
 ) -> tuple[list[str], list[str]]:
+    if not isinstance(names, Mapping) or not all(
+        isinstance(name, str) and name and "\0" not in name
+        for pair in names.items()
+        for name in pair
+    ):
+        raise ArgumentError("names= must map names to names", received=repr(names))
+    # An output that Keras names like an input (a model that returns one) gets a name of its own.
+    outputs = tuple(f"{name}_out" if name in inputs else name for name in outputs)
     unknown = sorted(set(names) - set(inputs) - set(outputs))
     if unknown:
         raise ArgumentError(
             f"names= renames {unknown}, which the model does not have",
             expected=f"inputs {inputs} or outputs {list(outputs)}",
         )
-    # An output that Keras names like an input (a model that returns one) gets a name of its own.
     takes = [names.get(name, name) for name in inputs]
-    gives = [names.get(name, f"{name}_out" if name in inputs else name) for name in outputs]
+    gives = [names.get(name, name) for name in outputs]
     every = [*takes, *gives]
+    every += [f"{prefix}.{state}" for prefix in ("state_in", "state_out") for state in states]
     repeated = sorted({name for name in every if every.count(name) > 1})
     if repeated:
         raise ArgumentError(
@@ -134,19 +164,17 @@ def _state_tensor(state: LiftedState) -> StateTensor:
     )
 
 
-def _tensor(port: Port, time_axis: int | None) -> Tensor:
-    shape = port.shape
-    return Tensor(port.name, port.dtype, shape, 0 if shape else None, time_axis)
-
-
-def _time_axis(port: Port, inputs: list[Port], times: tuple[int | None, ...]) -> int | None:
+def _time_axis(
+    port: Port, batch_axis: int | None, inputs: list[Port], times: tuple[int | None, ...]
+) -> int | None:
     """The axis of an output that has the length of an input's time."""
     lengths = {
         item.shape[axis]
         for item, axis in zip(inputs, times, strict=True)
         if axis is not None and isinstance(item.shape[axis], str)
     }
-    return next((axis for axis, dim in enumerate(port.shape) if dim in lengths), None)
+    axes = (axis for axis, dim in enumerate(port.shape) if dim in lengths and axis != batch_axis)
+    return next(axes, None)
 
 
 def _declared(
@@ -159,6 +187,8 @@ def _declared(
     gives = {port.name: port for port in outputs}
     result = []
     for source, sink in states.items():
+        if not isinstance(source, str) or not isinstance(sink, str):
+            raise StatesArgumentError("states= must map names to names", received=repr(states))
         first, last = takes.get(names.get(source, source)), gives.get(names.get(sink, sink))
         if first is None or last is None:
             raise StatesArgumentError(
@@ -178,7 +208,7 @@ def _declared(
     return result
 
 
-def _source(model: Any) -> Source:
+def _source(model: Any, renamed: Mapping[str, str]) -> Source:
     digest = hashlib.sha256()
     for variable in model.weights:
         value = np.asarray(variable)
@@ -190,4 +220,5 @@ def _source(model: Any) -> Source:
         model=model.name,
         weights=f"sha256:{digest.hexdigest()}",
         versions={name: version(name) for name in packages},
+        names=dict(renamed),
     )

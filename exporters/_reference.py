@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from rnnonnx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ._capture import Trace
     from ._signature import ModelInput, Signature
@@ -97,9 +98,25 @@ class Sampler:
         self._lookups = lookups
         self._data = dict(data or {})
         self._mask_value = mask_value
+        self.has_data = data is not None
+        # whether integers that no Embedding looks up may be negative
+        self.signed = False
         self._random = np.random.default_rng(seed)
         if data is not None:
             _check_data(signature, self._data)
+
+    def sizes(self, dims: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        """The sizes of the caller's data, by (input position, axis)."""
+        names = [model_input.name for model_input in self._signature.inputs]
+        return {(i, axis): int(self._data[names[i]].shape[axis]) for i, axis in dims}
+
+    def mask(self, arrays: Sequence[Array], row: int) -> None:
+        """Mask every step of one row, in place, in each array that has steps."""
+        for array in arrays:
+            if array.dtype == bool:
+                array[row] = False
+            elif array.ndim > 1 and self._mask_value is not None:
+                array[row] = self._mask_value
 
     def draw(self, shapes: Sequence[Sequence[int]]) -> list[Array]:
         """One array an input, of these shapes."""
@@ -128,15 +145,33 @@ class Sampler:
         if index in self._lookups:
             return self._random.integers(0, self._lookups[index], shape).astype(model_input.dtype)
         if np.dtype(model_input.dtype).kind in "iu":
-            return self._random.integers(0, _INTEGERS_BELOW, shape).astype(model_input.dtype)
+            negative = self.signed and np.dtype(model_input.dtype).kind == "i"
+            low = -_INTEGERS_BELOW if negative else 0
+            return self._random.integers(low, _INTEGERS_BELOW, shape).astype(model_input.dtype)
         return self._random.standard_normal(shape).astype(model_input.dtype)
 
 
 def as_arrays(sample_inputs: Mapping[str, Any] | None) -> dict[str, Array] | None:
-    """The caller's sample data as arrays."""
+    """The caller's sample data as arrays.
+
+    Raises:
+        InputError: It is no mapping of names to arrays.
+    """
     if sample_inputs is None:
         return None
-    return {name: np.asarray(value) for name, value in sample_inputs.items()}
+    if not isinstance(sample_inputs, Mapping):
+        raise InputError(
+            "sample data must be given by input name",
+            expected="{name: array}",
+            received=type(sample_inputs).__name__,
+        )
+    arrays = {}
+    for name, value in sample_inputs.items():
+        try:
+            arrays[str(name)] = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"the sample data of input {name!r} is no array: {error}") from error
+    return arrays
 
 
 def _check_data(signature: Signature, data: Mapping[str, Array]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from rnnonnx.errors import ExportError, UnbuiltModelError
+from rnnonnx.errors import ExportError, InputError, UnbuiltModelError
 from rnnonnx.manifest import DTYPES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,12 +38,14 @@ class Signature:
     Attributes:
         inputs: In Keras's order.
         structure: The nest (tensor, list, dict) that the model's call takes.
-        spread: Whether the nest is a list of separate positional arguments.
+        arguments: Names of the arguments of `call`, if the nest is a list with one for each.
+        notes: What the report should say about arguments that are left out.
     """
 
     inputs: tuple[ModelInput, ...]
     structure: Any
-    spread: bool = False
+    arguments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def call(self, model: Any, tensors: Sequence[Any]) -> Any:
         """Call the model for inference on flat tensors.
@@ -56,8 +58,10 @@ class Signature:
             The model's output nest.
         """
         nest = keras.tree.pack_sequence_as(self.structure, list(tensors))
-        if self.spread:
-            return model(*nest, training=False)
+        if self.arguments:
+            # Keras takes the first argument by position
+            rest = dict(zip(self.arguments[1:], nest[1:], strict=True))
+            return model(nest[0], **rest, training=False)
         return model(nest, training=False)
 
 
@@ -110,7 +114,10 @@ def read_signature(model: Any, samples: Mapping[str, Array] | None = None) -> Si
         )
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes:
-        raise unbuilt
+        raise UnbuiltModelError(
+            f"Keras has noted no input shapes of the model {model.name!r}",
+            remedy="pass sample_inputs={name: array} with data that the model takes",
+        )
     return _subclassed_signature(model, shapes)
 
 
@@ -124,17 +131,42 @@ def _required_arguments(model: Any) -> list[str]:
     ]
 
 
+def _left_out(model: Any, given: Sequence[str]) -> tuple[str, ...]:
+    """A note if `call` has further arguments, which the file then cannot take."""
+    others = [
+        name
+        for name in inspect.signature(model.call).parameters
+        if name not in (*given, "training", "mask", "args", "kwargs")
+    ]
+    if not others:
+        return ()
+    return (f"the arguments {others} of call() keep their defaults: sample_inputs= names none",)
+
+
 def _sampled_signature(model: Any, samples: Mapping[str, Array]) -> Signature:
     """The signature of a model that is Python code: as the caller's data has it."""
+    unknown = sorted(set(samples) - set(inspect.signature(model.call).parameters))
+    if unknown:
+        raise InputError(
+            "the sample data does not name the model's inputs",
+            expected=list(inspect.signature(model.call).parameters),
+            received=sorted(samples),
+        )
+    names = [name for name in inspect.signature(model.call).parameters if name in samples]
     inputs = tuple(
-        ModelInput(name, samples[name].dtype.name, (None, *samples[name].shape[1:]))
-        for name in inspect.signature(model.call).parameters
-        if name in samples
+        ModelInput(name, _input_dtype(samples[name]), (None, *samples[name].shape[1:]))
+        for name in names
     )
     leaves = [_Leaf(item.shape) for item in inputs]
+    notes = _left_out(model, names)
     if len(leaves) == 1:
-        return Signature(inputs, leaves[0])
-    return Signature(inputs, leaves, spread=True)
+        return Signature(inputs, leaves[0], notes=notes)
+    return Signature(inputs, leaves, tuple(names), notes)
+
+
+def _input_dtype(sample: Array) -> str:
+    """The dtype of an input that a sample describes: floats as Keras computes."""
+    return str(keras.config.floatx()) if sample.dtype.kind == "f" else sample.dtype.name
 
 
 def _functional_signature(model: Any) -> Signature:
@@ -170,8 +202,10 @@ def _subclassed_signature(model: Any, shapes: Mapping[str, Any]) -> Signature:
             inputs.append(ModelInput(name, model.input_dtype, leaf.shape))
         nests.append(nest)
     if len(nests) == 1:
-        return Signature(tuple(inputs), nests[0])
-    return Signature(tuple(inputs), nests, spread=True)
+        first = next(iter(inspect.signature(model.call).parameters), "")
+        return Signature(tuple(inputs), nests[0], notes=_left_out(model, [first]))
+    names = tuple(argument.removesuffix("_shape") for argument in shapes)
+    return Signature(tuple(inputs), nests, names)
 
 
 class _Leaf:

@@ -86,7 +86,8 @@ def plan_states(
         UnsupportedLayerError: `"all"` for a layer that needs the future, or a state whose
             initial value cannot be known.
     """
-    variables = [variable for variable in updated if not _is_seed(variable)]
+    seeds = _seeds(table)
+    variables = [v for v in updated if not any(v is seed for seed in seeds)]
     if states == "none" and variables:
         owners = sorted({_owner_path(table, variable) for variable in variables})
         raise StatesArgumentError(
@@ -105,7 +106,12 @@ def plan_states(
                     _refuse_backwards(entry)
                     found += [(order, lifted) for lifted in _call_states(call)]
     known = {id(lifted.variable) for _, lifted in found}
-    untracked = [variable for variable in variables if id(variable) not in known]
+    # Keras's own global generator belongs to no layer
+    untracked = [
+        variable
+        for variable in variables
+        if id(variable) not in known and variable.name != "seed_generator_state"
+    ]
     if untracked:
         raise UnsupportedLayerError(
             f"the variable {untracked[0].path!r} is updated by an inference call, but no layer "
@@ -120,9 +126,17 @@ def _is_stateful(layer: Any) -> bool:
     return is_recurrent(layer) and bool(layer.stateful)
 
 
-def _is_seed(variable: Any) -> bool:
-    """Whether it is the counter of a random generator, which inference leaves unused."""
-    return bool(variable.name == "seed_generator_state")
+def _seeds(table: LayerTable) -> list[Any]:
+    """The counters of the layers' random generators: no state of the model's answers.
+
+    A layer that draws at inference cannot be exported anyway; that of a Dropout is only made
+    ready.
+    """
+    found = []
+    for entry in table:
+        generators = getattr(entry.layer, "_seed_generators", None) or []
+        found += [generator.state for generator in generators]
+    return found
 
 
 def _own_variables(layer: Any) -> list[Any]:
@@ -189,11 +203,17 @@ def _reset_value(layer: Any, variable: Any) -> Any:
     if reset is None:
         return np.asarray(variable)
     kept = [(own, np.asarray(own)) for own in layer.variables]
-    reset()
-    value = np.asarray(variable)
-    for own, old in kept:
-        own.assign(old)
-    return value
+    try:
+        reset()
+        return np.asarray(variable)
+    except Exception as error:
+        raise UnsupportedLayerError(
+            f"layer {layer.name!r}: its {reset.__name__}() fails, so the value of its state "
+            f"{variable.name!r} before the first step is not known: {error}",
+        ) from error
+    finally:
+        for own, old in kept:
+            own.assign(old)
 
 
 def _built_batch(entry: LayerEntry) -> int | None:

@@ -6,6 +6,7 @@ with that state lifted, is the reference, and is run at several sizes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,12 @@ from ._capture import Discovery, capture, discover
 from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
 from ._layers import LayerTable, is_recurrent
 from ._reference import Array, Reference, Sampler
-from ._states import LiftedState, StatesArgument, plan_states
+from ._states import LiftedState, StatefulCall, StatesArgument, plan_states
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Sequence
 
-    from ._signature import Signature
+    from ._signature import ModelInput, Signature
 
 Shapes = list[tuple[int | None, ...]]
 
@@ -81,85 +82,124 @@ def study(
         UnsupportedLayerError: Keras cannot run the model at other sizes.
         InputError: `data` does not fit the model.
     """
-    # A pinned batch is pinned in the file; the trace leaves it open where Keras can, since a
-    # stateful layer refuses any batch but the one it was built with.
-    traced_batch = None
-    try:
-        shapes, discovery = _discover(table, signature, None, opset)
-    except UnsupportedLayerError:
-        if batch is None:
-            raise
-        traced_batch = batch
-        shapes, discovery = _discover(table, signature, batch, opset)
-    # A vector [batch, features] is no sequence, though a model may take one of any length.
-    shapes = [
-        shape if len(shape) > 2 or index in discovery.lookups else (shape[0], *item.shape[1:])
-        for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
-    ]
+    inputs = signature.inputs
+    own_states = set(states) if isinstance(states, Mapping) else set()
+    shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
     masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
     lifted = plan_states(states, table, discovery.updated, discovery.calls)
+    sampler = Sampler(
+        signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
+    )
 
-    def reference_at(shapes: Shapes) -> tuple[Reference, Prober, Sampler]:
+    def probe(shapes: Shapes) -> Prober:
         trace = capture(
             table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
         )
-        sampler = Sampler(
-            signature, trace.lookups, data, mask_value=_mask_value(table) if masked else None
-        )
-        reference = Reference(trace, lifted)
-        return reference, Prober(reference, signature.inputs, sampler, shapes, batch), sampler
+        return Prober(Reference(trace, lifted), inputs, sampler, shapes, batch)
 
-    reference, prober, sampler = reference_at(shapes)
+    prober = probe(shapes)
     base = prober.base()
-    _, stuck = prober.groups(base)
-    if stuck:
+    pinned = {
+        (index, axis): size
+        for index, axis in prober.groups(base)[1]
+        if (size := inputs[index].shape[axis]) is not None
+    }
+    if pinned:
         shapes = [
-            tuple(
-                base[index, axis] if (index, axis) in stuck else dim
-                for axis, dim in enumerate(shape)
-            )
+            tuple(pinned.get((index, axis), dim) for axis, dim in enumerate(shape))
             for index, shape in enumerate(shapes)
         ]
-        reference, prober, sampler = reference_at(shapes)
+        prober = probe(shapes)
         base = prober.base()
-    dims = name_dims(prober, base, signature.inputs, shapes, batch)
-    notes = [
-        f"input {item.name!r}: axis {axis} stays {shape[axis]}, since Keras cannot compute the "
-        "model at another size"
-        for item, shape in zip(signature.inputs, shapes, strict=True)
-        for axis in range(1, len(shape))
-        if axis == 1 and shape[axis] is not None and len(shape) > 2 and _recurrent(table)
+    dims = name_dims(prober, base, inputs, shapes, batch)
+    # A stateful layer says so itself; only the others may be fed from the graph.
+    fed = [call for call in discovery.calls if not call.own_state and not call.entry.layer.stateful]
+    backwards = [
+        entry.path
+        for entry in table
+        if is_recurrent(entry.layer) and entry.layer.stateful and entry.layer.go_backwards
     ]
-    kept = [call for call in discovery.calls if not call.own_state]
-    whole = (
-        states == "all"
-        and any(state.call is not None for state in lifted)
-        and not kept
-        and list(dims.lengths) == [TIME]
-    )
-    if states == "all":
-        notes += [
-            f"layer {call.entry.path!r} takes its initial state from the graph, so its state is "
-            "not lifted"
-            for call in kept
-        ]
-    if states == "all" and not whole and any(state.call is not None for state in lifted):
-        notes.append(
-            "chunk by chunk was not compared with whole sequences, which this model does not "
-            "have: its inputs have no length, lengths of their own, or a given initial state"
-        )
+    streamed = states == "all" and list(dims.lengths) == [TIME] and not backwards
     return Study(
         signature=signature,
         shapes=shapes,
         traced_batch=traced_batch,
         states=lifted,
         dims=dims,
-        reference=reference,
+        reference=prober.reference,
         sampler=sampler,
-        whole=whole,
+        whole=streamed and not fed,
         masked=masked,
-        notes=tuple(notes),
+        notes=(
+            *signature.notes,
+            *_length_notes(inputs, pinned),
+            *(_state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
+        ),
     )
+
+
+def _first_trace(
+    table: LayerTable,
+    signature: Signature,
+    batch: int | None,
+    opset: int,
+    own_states: Collection[str],
+) -> tuple[Shapes, int | None, Discovery]:
+    """The shapes to trace with, the batch if it cannot be left open, and what a trace finds.
+
+    A pinned batch is pinned in the file; the trace leaves it open where Keras can, since a
+    stateful layer refuses any batch but the one it was built with.
+    """
+    traced_batch = None
+    try:
+        shapes, discovery = _discover(table, signature, None, opset, own_states)
+    except UnsupportedLayerError:
+        if batch is None:
+            raise
+        traced_batch = batch
+        shapes, discovery = _discover(table, signature, batch, opset, own_states)
+    # A vector [batch, features] is no sequence, though a model may take one of any length.
+    shapes = [
+        shape if len(shape) > 2 or index in discovery.lookups else (shape[0], *item.shape[1:])
+        for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
+    ]
+    return shapes, traced_batch, discovery
+
+
+def _length_notes(
+    inputs: Sequence[ModelInput], pinned: Mapping[tuple[int, int], int]
+) -> Iterator[str]:
+    for (index, axis), size in pinned.items():
+        yield (
+            f"input {inputs[index].name!r}: axis {axis} stays {size}, since Keras cannot compute "
+            "the model at another size"
+        )
+
+
+def _state_notes(
+    lifted: Sequence[LiftedState],
+    fed: Sequence[StatefulCall],
+    backwards: Sequence[str],
+    *,
+    streamed: bool,
+) -> Iterator[str]:
+    for call in fed:
+        yield (
+            f"layer {call.entry.path!r} takes its initial state from the graph, so its state is "
+            "not lifted"
+        )
+    if not lifted:
+        yield "no layer has state to lift"
+    for path in backwards:
+        yield (
+            f"layer {path!r} is stateful and reads each chunk backwards, as Keras defines it: "
+            "chunks give other values than the whole sequence"
+        )
+    if not backwards and (fed or not streamed):
+        yield (
+            "chunk by chunk was not compared with whole sequences, which this model does not "
+            "have: its inputs have no length, lengths of their own, or a given initial state"
+        )
 
 
 def _mask_value(table: LayerTable) -> float:
@@ -175,11 +215,15 @@ def _recurrent(table: LayerTable) -> bool:
 
 
 def _discover(
-    table: LayerTable, signature: Signature, batch: int | None, opset: int
+    table: LayerTable,
+    signature: Signature,
+    batch: int | None,
+    opset: int,
+    own_states: Collection[str],
 ) -> tuple[Shapes, Discovery]:
     """The first trace, with as many lengths left open as Keras can trace."""
     inputs = signature.inputs
-    fixed = time_candidates(inputs, recurrent=_recurrent(table))
+    fixed = time_candidates(inputs, without=own_states) if _recurrent(table) else []
     if fixed:
         try:
             shapes = trace_shapes(inputs, fixed, batch)

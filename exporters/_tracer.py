@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,9 @@ class Marker:
     """What the lowering stage puts in the place of a marked operation.
 
     Attributes:
-        layer: Path of the layer that left it.
         emit: Adds the nodes, given a builder and the names of inputs and outputs.
     """
 
-    layer: str
     emit: Emit
 
 
@@ -94,6 +93,7 @@ class Tracer:
     declined: dict[str, str] = field(default_factory=dict)
     lookups: dict[int, int] = field(default_factory=dict)
     steps: list[Any] = field(default_factory=list)
+    _thread: int = field(default_factory=threading.get_ident)
     _frames: list[_Frame] = field(default_factory=list)
     _counts: dict[int, int] = field(default_factory=dict)
 
@@ -123,11 +123,14 @@ class Tracer:
         """
         if not self._at_top():
             raise NotLowerableError("it is called inside of a loop")
+        # an eager tensor (a table of positions, say) is a constant of the trace
+        tensors = [tf.convert_to_tensor(value) for value in inputs]
+        inside = [tf.constant(t.numpy()) if _is_eager(t) else t for t in tensors]
         results = tf.numpy_function(
-            _never_run, list(inputs), [dtype for dtype, _ in outputs], name="marker"
+            _never_run, inside, [dtype for dtype, _ in outputs], name="marker"
         )
         token = results[0].op.get_attr("token").decode()
-        self.markers[token] = Marker(self._frames[-1].entry.path, emit)
+        self.markers[token] = Marker(emit)
         return [
             tf.ensure_shape(result, shape)
             for result, (_, shape) in zip(results, outputs, strict=True)
@@ -156,8 +159,18 @@ class Tracer:
                     # the batch it was built for, which lifted states do not have
                     patches["_expected_batch_size"] = None
                 for name, value in patches.items():
-                    stack.enter_context(_attribute(layer, name, value))
+                    seam = self._here(value, getattr(layer, name)) if callable(value) else value
+                    stack.enter_context(_attribute(layer, name, seam))
             yield
+
+    def _here(self, seam: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+        """The seam for the thread that traces; another one may be calling the model."""
+
+        @functools.wraps(original)
+        def choose(*args: Any, **kwargs: Any) -> Any:
+            return (seam if threading.get_ident() == self._thread else original)(*args, **kwargs)
+
+        return choose
 
     def last_reached(self) -> str | None:
         """Path of the last layer, in the model's order, whose call began."""
@@ -216,8 +229,12 @@ class Tracer:
 
     def _note_lookup(self, indices: Any, size: int) -> None:
         """Remember which input an Embedding reads: samples of it must lie in the table."""
+        if _is_eager(indices) or not isinstance(indices, tf.Tensor):
+            return  # a table of positions, say, that is a constant of the model
         operation = indices.op
         while operation.type != "Placeholder" and operation.inputs:
+            if _is_eager(operation.inputs[0]):
+                return
             operation = operation.inputs[0].op
         position = operation.name.removeprefix("input_")
         if position.isdigit():
@@ -328,6 +345,10 @@ class Tracer:
         states = [] if zeros else keras.tree.flatten(initial_state)
         sequence, last, *finals = self.mark([sequences, *masks, *states], outputs, loop.emit)
         return last, sequence, keras.tree.pack_sequence_as(initial_state, finals)
+
+
+def _is_eager(tensor: Any) -> bool:
+    return isinstance(tensor, tf.__internal__.EagerTensor)
 
 
 def _continue(result: tuple[Any, Any, Any], before: Any, mask: Any) -> tuple[Any, Any, Any]:

@@ -124,12 +124,15 @@ class Source:
         model: The model's name.
         weights: `sha256:<hex>` over the names, dtypes, shapes and bytes of the weights. A
             state file carries it, and is refused by a model whose hash differs.
+        names: What the source called an input or output that has another name in the file, by
+            the file's name.
     """
 
     framework: str
     model: str
     weights: str
     versions: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class Manifest:
                 "versions": dict(sorted(self.source.versions.items())),
                 "model": self.source.model,
                 "weights": self.source.weights,
+                "names": dict(sorted(self.source.names.items())),
             },
             "inputs": [_tensor_to_dict(tensor) for tensor in self.inputs],
             "outputs": [_tensor_to_dict(tensor) for tensor in self.outputs],
@@ -207,6 +211,7 @@ class Manifest:
                 model=source.take("model", str),
                 weights=_weights_hash(source.take("weights", str)),
                 versions=_string_map(source.take("versions", dict), "source.versions"),
+                names=_string_map(source.take("names", dict), "source.names"),
             ),
             inputs=tuple(_tensor(item, "inputs") for item in top.take("inputs", list)),
             outputs=tuple(_tensor(item, "outputs") for item in top.take("outputs", list)),

@@ -20,7 +20,7 @@ GOLDEN = (
     '{"format":1,"producer":"rnnonnx 0.1.0","source":{"framework":"keras",'
     '"versions":{"keras":"3.15.0","tensorflow":"2.21.0"},"model":"días","weights":"'
     + WEIGHTS
-    + '"},'
+    + '","names":{"x":"input_layer"}},'
     '"inputs":[{"name":"x","dtype":"float32","shape":["batch","time",2],'
     '"batch_axis":0,"time_axis":1},'
     '{"name":"rate","dtype":"int64","shape":[],"batch_axis":null,"time_axis":null}],'
@@ -33,7 +33,13 @@ GOLDEN = (
 )
 MANIFEST = Manifest(
     producer="rnnonnx 0.1.0",
-    source=Source("keras", "días", WEIGHTS, {"tensorflow": "2.21.0", "keras": "3.15.0"}),
+    source=Source(
+        "keras",
+        "días",
+        WEIGHTS,
+        {"tensorflow": "2.21.0", "keras": "3.15.0"},
+        {"x": "input_layer"},
+    ),
     inputs=(
         Tensor("x", "float32", ("batch", "time", 2), 0, 1),
         Tensor("rate", "int64", ()),
