@@ -192,6 +192,8 @@ class Manifest:
         """
         try:
             document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+            # an escape may stand for half a character, which no file and no terminal can hold
+            json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"the manifest is not valid JSON: {error}") from error
         top = _Fields(document, "manifest")

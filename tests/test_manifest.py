@@ -270,3 +270,9 @@ def test_round_trip(items, model):
     manifest = Manifest("p", Source("onnx", model, WEIGHTS), tuple(items), tuple(items), ())
     assert Manifest.from_json(manifest.to_json()) == manifest
     VALIDATOR.validate(json.loads(manifest.to_json()))
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\udc00 \ud800"])
+def test_half_a_character_is_refused(text):
+    with pytest.raises(ManifestError, match="valid JSON"):
+        Manifest.from_json(GOLDEN.replace("días", text))
