@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ._extras import require
+from ._onnx_check import check_readable
 from .errors import MissingManifestError, ModelFileError
 from .manifest import METADATA_KEY, Dim, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_UNREADABLE: Final = (OSError, ValueError, TypeError, MemoryError, RuntimeError)
+"""What onnx raises for weights that are damaged or missing, beside its own error."""
 
 
 def read_model(path: str | os.PathLike[str]) -> Any:
@@ -31,7 +36,7 @@ def read_model(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         MissingExtraError: `onnx` is not installed.
-        ModelFileError: The file is missing, cannot be read, or is no ONNX file.
+        ModelFileError: The file is missing, cannot be read, damaged, or no ONNX file.
     """
     onnx = require("onnx", extra="onnx", purpose="reading an ONNX graph")
     protobuf = require("google.protobuf.message", extra="onnx", purpose="reading an ONNX graph")
@@ -51,6 +56,7 @@ def read_model(path: str | os.PathLike[str]) -> Any:
     # NOTE: protobuf decodes an empty file, and some text, to an empty message.
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(f"{os.fspath(path)} holds no ONNX graph", expected="an ONNX file")
+    check_readable(model, os.fspath(path))
     return model
 
 
@@ -98,17 +104,21 @@ def weights_hash(model: Any, base_dir: Path) -> str:
         `sha256:<hex>`.
 
     Raises:
-        ModelFileError: A file of external weights is missing or too short.
+        ModelFileError: Weights are damaged, or their file is missing or too short.
     """
     numpy_helper = require("onnx.numpy_helper", extra="onnx", purpose="hashing weights")
+    checker = require("onnx.checker", extra="onnx", purpose="hashing weights")
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(model.graph, ""), key=lambda item: item[0]):
         digest.update(f"{name}\0{tensor.data_type}\0{list(tensor.dims)}\0".encode())
         try:
             # One tensor at a time: weights in external files may exceed memory together.
-            digest.update(numpy_helper.to_array(tensor, os.fspath(base_dir)).tobytes())
-        except (OSError, ValueError) as error:
+            array = numpy_helper.to_array(tensor, os.fspath(base_dir))
+        except (*_UNREADABLE, checker.ValidationError) as error:
             raise ModelFileError(f"the weights {name!r} cannot be read: {error}") from error
+        # NOTE: an array of texts holds addresses, which change from run to run.
+        texts = array.dtype == object
+        digest.update(b"\0".join(tensor.string_data) if texts else array.tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -135,6 +145,11 @@ def external_locations(model: Any) -> Iterator[str]:
         for entry in tensor.external_data:
             if entry.key == "location":
                 yield entry.value
+
+
+def has_shape(value: Any) -> bool:
+    """Whether an `onnx.ValueInfoProto` has a shape; one of rank 0 is a shape, too."""
+    return bool(value.type.tensor_type.HasField("shape"))
 
 
 def tensor_spec(value: Any) -> tuple[str, tuple[Dim, ...]]:

@@ -1,12 +1,14 @@
 """Which execution providers of ONNX Runtime can take a graph, and why not all of it.
 
-What is known here is known from the providers' sources (ONNX Runtime 1.32): the conditions
-under which the CUDA provider leaves a recurrent node to the CPU. Other providers decide when
-a session is created; nothing is claimed for them but what is said in their notes.
+The CPU is tried, where ONNX Runtime is installed. Of CUDA is known what its source says (ONNX
+Runtime 1.32): which operators it has, and when it leaves a recurrent node to the CPU. Other
+providers decide when a session is created; nothing is claimed for them but what is said in
+their notes.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -15,16 +17,34 @@ if TYPE_CHECKING:
 
 RECURRENT: Final = frozenset(["LSTM", "GRU", "RNN"])
 
-Takes = Literal["all", "part", "unknown"]
-"""Whether a provider takes every node, leaves some to the CPU, or decides at load time."""
+Takes = Literal["all", "part", "none", "unknown"]
+"""Whether a provider takes every node, leaves some to the CPU, takes no such file, or decides at
+load time."""
 
 _DEFAULT_ACTIVATIONS: Final = {
     "LSTM": ("sigmoid", "tanh", "tanh"),
     "GRU": ("sigmoid", "tanh"),
     "RNN": ("tanh",),
 }
+_STANDARD: Final = ("", "ai.onnx")
 _CUDA_RNN_OPSET: Final = 21
 """ONNX 22 gave the recurrent operators a new version, which CUDA has not registered."""
+
+
+_CUDA_OPS: Final = frozenset(
+    """
+    Abs Add And Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose CumSum Div Dropout
+    Elu Equal Erf Exp Expand Flatten Floor Gather Gemm Greater GRU HardSigmoid Identity If
+    LayerNormalization LeakyRelu Less Log Loop LSTM MatMul MaxPool Mul Neg Not Or Pad Pow Range
+    ReduceMax ReduceMean ReduceSum Relu Reshape RNN Scan Selu Shape Sigmoid Slice Softmax
+    Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where
+    """.split()  # noqa: SIM905 (a list of words, read as such)
+)
+"""Operators that the CUDA provider has for the types that models of ours feed them.
+
+Source: the CUDAExecutionProvider's table in docs/OperatorKernels.md of ONNX Runtime, and the
+kernels that its cuda_execution_provider.cc registers. Not all that it has: those that are sure.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +54,7 @@ class ProviderSummary:
     Attributes:
         name: The provider's name in ONNX Runtime.
         available: Whether the installed ONNX Runtime has it; None where none is installed.
-        takes: `all` of the graph, `part` (the rest runs on the CPU), or `unknown`.
+        takes: `all` of the graph, `part` (the rest runs on the CPU), `none`, or `unknown`.
         notes: Why it does not take all, or what to know.
     """
 
@@ -48,29 +68,29 @@ class ProviderSummary:
         return asdict(self)
 
 
-def provider_summaries(nodes: Iterable[Any], opset: int) -> tuple[ProviderSummary, ...]:
+def provider_summaries(
+    nodes: Iterable[Any], opset: int, path: str | os.PathLike[str]
+) -> tuple[ProviderSummary, ...]:
     """Judge the known providers for a graph.
 
     Args:
         nodes: Every `onnx.NodeProto` of the graph, those of subgraphs included.
         opset: The version of the default operator set.
+        path: The file, to try on the CPU.
 
     Returns:
         One record for each known provider, and for each other that is installed.
     """
-    recurrent = [node for node in nodes if node.op_type in RECURRENT]
-    cuda = tuple(
-        f"{node.name or node.op_type}: {why}"
-        for node in recurrent
-        for why in _cuda_objections(node, opset)
-    )
+    nodes = list(nodes)
+    recurrent = [node for node in nodes if node.domain in _STANDARD and node.op_type in RECURRENT]
     coreml = tuple(
         f"has no {op} operator: it runs on the CPU"
         for op in sorted({node.op_type for node in recurrent})
     )
+    cpu = _cpu_verdict(path)
     verdicts: dict[str, tuple[Takes, tuple[str, ...]]] = {
-        "CPUExecutionProvider": ("all", ()),
-        "CUDAExecutionProvider": ("part" if cuda else "all", cuda),
+        "CPUExecutionProvider": cpu,
+        "CUDAExecutionProvider": _cuda_verdict(nodes, recurrent, opset),
         "TensorrtExecutionProvider": ("unknown", ("decides when the session is created",)),
         "CoreMLExecutionProvider": ("part" if coreml else "unknown", coreml),
         "OpenVINOExecutionProvider": (
@@ -78,6 +98,13 @@ def provider_summaries(nodes: Iterable[Any], opset: int) -> tuple[ProviderSummar
             ("computes in bfloat16 on CPUs that have it unless the precision hint is f32",),
         ),
     }
+    if cpu[0] == "none":  # what they leave has nowhere to go
+        left = "what it leaves to the CPU cannot run there"
+        verdicts |= {
+            name: ("unknown", (*notes, left))
+            for name, (takes, notes) in verdicts.items()
+            if takes in ("all", "part")
+        }
     installed = _installed()
     for name in installed or ():
         verdicts.setdefault(name, ("unknown", ()))
@@ -86,6 +113,49 @@ def provider_summaries(nodes: Iterable[Any], opset: int) -> tuple[ProviderSummar
         for name, (takes, notes) in verdicts.items()
         if name != "AzureExecutionProvider"  # calls remote endpoints; runs no graph of ours
     )
+
+
+def _cpu_verdict(path: str | os.PathLike[str]) -> tuple[Takes, tuple[str, ...]]:
+    """Whether ONNX Runtime opens the file on the CPU: the only way to know its kernels."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return "unknown", ("not tried: onnxruntime is not installed",)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # noqa: BLE001 (its exceptions have no base of their own)
+        return "none", (f"ONNX Runtime cannot open the file: {str(error).splitlines()[0]}",)
+    return "all", ()
+
+
+def _cuda_verdict(
+    nodes: list[Any], recurrent: list[Any], opset: int
+) -> tuple[Takes, tuple[str, ...]]:
+    objections = tuple(
+        f"{node.name or node.op_type}: {why}"
+        for node in recurrent
+        for why in _cuda_objections(node, opset)
+    )
+    if objections:
+        return "part", objections
+    unsure = sorted(
+        {
+            f"{node.domain}.{node.op_type}".removeprefix("ai.onnx.").lstrip(".")
+            for node in nodes
+            if node.domain not in _STANDARD or node.op_type not in _CUDA_OPS
+        }
+    )
+    if unsure:
+        return "unknown", (f"decides when the session is created: {', '.join(unsure)}",)
+    if opset > _CUDA_RNN_OPSET:
+        return "unknown", (f"opset {opset} is newer than what is known of it",)
+    return "all", ()
 
 
 def _installed() -> tuple[str, ...] | None:
@@ -101,13 +171,15 @@ def _cuda_objections(node: Any, opset: int) -> Iterator[str]:
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if opset > _CUDA_RNN_OPSET:
         yield f"opset {opset} is above {_CUDA_RNN_OPSET}, the newest for recurrent nodes"
+    if "layout" in attributes and attributes["layout"].i:
+        yield "layout is not 0"
     if "clip" in attributes:
         yield "clip is set"
     for name in ("activation_alpha", "activation_beta"):
         if name in attributes:
             yield f"{name} is given"
     if "activations" in attributes:
-        names = [name.decode() for name in attributes["activations"].strings]
+        names = [name.decode(errors="replace") for name in attributes["activations"].strings]
         allowed = _DEFAULT_ACTIVATIONS[node.op_type]
         if any(name.lower() != allowed[i % len(allowed)] for i, name in enumerate(names)):
             yield f"activations {', '.join(names)} are not the defaults"

@@ -7,6 +7,7 @@ come from ONNX's own inference. Needs the package `onnx` (extra `onnx`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ._extras import require
-from ._onnx_file import external_locations, extract_manifest, read_model, tensor_spec
+from ._manifest_fit import contradictions
+from ._onnx_file import (
+    external_locations,
+    extract_manifest,
+    has_shape,
+    read_model,
+    tensor_spec,
+)
 from ._parameters import Weights, subgraphs, walk
 from ._providers import ProviderSummary, provider_summaries
 from .errors import MissingManifestError, ModelFileError
@@ -97,6 +105,7 @@ class ModelSummary:
         parameters: Total; a tensor that two layers share counts once.
         manifest: The manifest; None for a file without one.
         providers: Which execution providers can take the file.
+        warnings: Where the manifest contradicts the graph; the runtime refuses such a file.
     """
 
     path: str
@@ -111,6 +120,7 @@ class ModelSummary:
     parameters: int
     manifest: Manifest | None
     providers: tuple[ProviderSummary, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON values."""
@@ -161,13 +171,33 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelSummary:
         layers=layers,
         parameters=weights.total,
         manifest=manifest,
-        providers=provider_summaries(walk(model.graph), opsets.get("ai.onnx", 0)),
+        providers=provider_summaries(walk(model.graph), opsets.get("ai.onnx", 0), path),
+        warnings=_warnings(model, manifest),
     )
 
 
+def _warnings(model: Any, manifest: Manifest | None) -> tuple[str, ...]:
+    if manifest is None:
+        return ()
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs, outputs = (
+        {
+            value.name: (dtype, shape if has_shape(value) else None)
+            for value in values
+            if value.name not in stored
+            for dtype, shape in [tensor_spec(value)]
+        }
+        for values in (model.graph.input, model.graph.output)
+    )
+    return contradictions(manifest, inputs, outputs)
+
+
 def _size(model: Any, path: Path) -> int:
-    beside = [path.parent / location for location in set(external_locations(model))]
-    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
+    size = path.stat().st_size
+    for location in set(external_locations(model)):
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            size += (path.parent / location).stat().st_size
+    return size
 
 
 _Shapes = dict[str, tuple[str, tuple["Dim", ...]]]
@@ -178,7 +208,7 @@ def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> _Shapes:
     shape_inference = require("onnx.shape_inference", extra="onnx", purpose="inferring shapes")
     try:
         inferred = shape_inference.infer_shapes(model, data_prop=True)
-    except (shape_inference.InferenceError, ValueError) as error:
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelFileError(
             f"the shapes in {os.fspath(path)} cannot be inferred", received=str(error)
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
+from rnnonnx.annotate import embed_manifest
 from rnnonnx.inspection import inspect_model
+from rnnonnx.manifest import Manifest, Source, StateTensor, Tensor
 
 
 class Net:
@@ -217,3 +220,58 @@ def test_layers_stand_where_their_main_node_stands_and_batch_comes_first(tmp_pat
     layers = inspect_model(tmp_path / "m.onnx").layers
     assert [layer.name for layer in layers] == ["embedding", "first", "second", "Identity(output)"]
     assert layers[1].shape == ("batch", "time", 4)
+
+
+def takes(path: Path) -> dict[str, str]:
+    return {
+        p.name.removesuffix("ExecutionProvider"): p.takes for p in inspect_model(path).providers
+    }
+
+
+def test_no_provider_is_said_to_take_what_it_may_not(tmp_path):
+    net = Net().embedding(5, 4).dense(4, 4)
+    net.node("Cube", "custom", [net.value], domain="com.example")
+    model = onnx.load(net.save(tmp_path / "m.onnx", units=4))
+    model.opset_import.add(domain="com.example", version=1)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert takes(tmp_path / "m.onnx")["CPU"] == "none"
+    assert takes(tmp_path / "m.onnx")["CUDA"] == "unknown"
+    assert "com.example.Cube" in " ".join(cuda(tmp_path / "m.onnx").notes)
+    net = Net().embedding(5, 4).recurrent("LSTM", "lstm", 4, 4, 8, layout=1)
+    path = net.save(tmp_path / "layout.onnx", units=8)
+    assert takes(path)["CPU"] == "none"
+    assert takes(path)["CUDA"] == "unknown"
+    net = Net().embedding(5, 4).dense(4, 4)
+    net.node("Det", "det", [net.value])
+    assert cuda(net.save(tmp_path / "det.onnx", units=4)).takes == "unknown"
+
+
+def test_without_onnxruntime_the_cpu_is_not_judged(tmp_path, monkeypatch):
+    path = Net().embedding(5, 4).dense(4, 4).save(tmp_path / "m.onnx", units=4)
+    assert takes(path)["CPU"] == "all"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert takes(path)["CPU"] == "unknown"
+
+
+def test_a_manifest_that_contradicts_its_graph_is_told(tmp_path):
+    path = Net().embedding(5, 4).dense(4, 4).save(tmp_path / "m.onnx", units=4)
+    model = onnx.load(path)
+    tensors = Tensor("ids", "int32", ("batch",)), Tensor("output", "float32", ("batch", 7))
+    source = Source("onnx", "net", "sha256:" + "0" * 64)
+    state = StateTensor("h", "h_in", "h_out", "float32", ("batch", 2))
+    manifest = Manifest("test", source, tensors[:1], tensors[1:], (state,))
+    onnx.save(embed_manifest(model, manifest), path)
+    summary = inspect_model(path)
+    told = "\n".join(summary.warnings)
+    for part in ("'ids' is int32", "'ids' has the shape", "'output' has", "'h_in'", "'h_out'"):
+        assert part in told
+    assert summary.to_dict()["warnings"] == summary.warnings
+    right = Manifest(
+        "test",
+        source,
+        (Tensor("ids", "int64", ("batch", "time"), 0, 1),),
+        (Tensor("output", "float32", ("batch", 4), 0),),
+        (),
+    )
+    onnx.save(embed_manifest(model, right), path)
+    assert inspect_model(path).warnings == ()

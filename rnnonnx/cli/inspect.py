@@ -53,6 +53,7 @@ def _show(summary: ModelSummary) -> None:
         )
     else:
         show(state_table(summary.manifest))
+        show(*(Text(f"warning: {line}", "bold yellow") for line in summary.warnings))
     opsets = ", ".join(f"{domain} {number}" for domain, number in summary.opsets.items())
     show(
         _tensor_table(summary),
@@ -97,7 +98,7 @@ def _provider_table(summary: ModelSummary) -> Table:
 
     from ._tables import table
 
-    styles = {"all": "green", "part": "yellow", "unknown": "dim"}
+    styles = {"all": "green", "part": "yellow", "none": "red", "unknown": "dim"}
     installed = {True: "yes", False: "no", None: "?"}
     made = table("Execution providers", "Provider", "Installed", "Takes", "Why")
     for provider in summary.providers:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import onnx
+
 
 def test_tables(invoke, summing):
     result = invoke("inspect", summing)
@@ -36,3 +38,14 @@ def test_missing_and_damaged_files_exit_with_3(invoke, tmp_path):
         error = json.loads(result.stdout)["error"]
         assert error["type"] == "ModelFileError"
         assert "bad.onnx" in error["message"]
+
+
+def test_a_manifest_that_contradicts_its_graph_is_a_warning(invoke, summing, tmp_path):
+    model = onnx.load(summing)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 3
+    onnx.save(model, tmp_path / "m.onnx")
+    result = invoke("inspect", tmp_path / "m.onnx")
+    assert result.exit_code == 0
+    assert "warning: input 'x' has the shape" in result.stdout
+    assert json.loads(invoke("inspect", tmp_path / "m.onnx", "--json").stdout)["warnings"]
+    assert json.loads(invoke("inspect", summing, "--json").stdout)["warnings"] == []
