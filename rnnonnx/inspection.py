@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ._extras import require
+from ._layers import LayerSummary, layers_of
 from ._manifest_fit import contradictions
 from ._onnx_file import (
     external_locations,
@@ -23,35 +23,15 @@ from ._onnx_file import (
     read_model,
     tensor_spec,
 )
-from ._parameters import Weights, subgraphs, walk
+from ._parameters import Weights, walk
 from ._providers import ProviderSummary, provider_summaries
 from .errors import MissingManifestError, ModelFileError
-from .manifest import BATCH, TIME
 
 if TYPE_CHECKING:
+    from ._layers import Shapes
     from .manifest import Dim, Manifest
 
 __all__ = ["LayerSummary", "ModelSummary", "ProviderSummary", "TensorSummary", "inspect_model"]
-
-_MAIN_OPS: Final = [
-    "LSTM",
-    "GRU",
-    "RNN",
-    "DynamicQuantizeLSTM",
-    "Loop",
-    "Scan",
-    "If",
-    "Conv",
-    "ConvTranspose",
-    "Gemm",
-    "MatMul",
-    "MatMulInteger",
-    "Einsum",
-    "LayerNormalization",
-    "BatchNormalization",
-    "Gather",
-]
-"""Operators that make a layer what it is, the most telling first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +47,6 @@ class TensorSummary:
     name: str
     dtype: str
     shape: tuple[Dim, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSummary:
-    """The nodes of one layer.
-
-    Attributes:
-        name: The layer's name, with the names of the models around it: `encoder/lstm`.
-        op: The operator that makes the layer what it is.
-        nodes: How many nodes there are of each operator, `op` included, constants not.
-        shape: Shape of the layer's output; None where inference does not know it.
-        parameters: Parameters that the layer uses.
-    """
-
-    name: str
-    op: str
-    nodes: dict[str, int]
-    shape: tuple[Dim, ...] | None
-    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +112,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelSummary:
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     weights = Weights()
     weights.enter(model.graph)
-    layers = _layers(model, _inferred_shapes(model, path), manifest, weights)
+    layers = layers_of(model, _inferred_shapes(model, path), manifest, weights)
     stored = {tensor.name for tensor in model.graph.initializer}
     return ModelSummary(
         path=os.fspath(path),
@@ -200,10 +161,7 @@ def _size(model: Any, path: Path) -> int:
     return size
 
 
-_Shapes = dict[str, tuple[str, tuple["Dim", ...]]]
-
-
-def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> _Shapes:
+def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> Shapes:
     """Dtype and shape of every value that inference can tell, by the value's name."""
     shape_inference = require("onnx.shape_inference", extra="onnx", purpose="inferring shapes")
     try:
@@ -221,71 +179,3 @@ def _inferred_shapes(model: Any, path: str | os.PathLike[str]) -> _Shapes:
             dims = tuple(None if str(dim).startswith("unk__") else dim for dim in shape)
             shapes[value.name] = dtype, dims
     return shapes
-
-
-def _layer_name(node: Any) -> str:
-    name = node.name or f"{node.op_type}({', '.join(node.output[:1])})"
-    return str(name).strip("/").rpartition("/")[0] or str(name).strip("/")
-
-
-def _layers(
-    model: Any, shapes: _Shapes, manifest: Manifest | None, weights: Weights
-) -> tuple[LayerSummary, ...]:
-    groups: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        if node.op_type != "Constant":  # part of whichever layer uses it
-            groups.setdefault(_layer_name(node), []).append(node)
-    state_outputs = {state.output for state in manifest.states} if manifest else set()
-    results = {value.name for value in model.graph.output} - state_outputs
-    users: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        inner = [name for body in subgraphs(node) for part in walk(body) for name in part.input]
-        for name in [*node.input, *inner]:
-            users.setdefault(name, set()).add(_layer_name(node))
-    position = {id(node): number for number, node in enumerate(model.graph.node)}
-    layers = []
-    for layer, nodes in groups.items():
-        used: dict[str, int] = {}
-        for node in nodes:
-            used |= weights.of(node)
-        outside = [
-            output
-            for node in nodes
-            for output in node.output
-            if output and (output in results or users.get(output, set()) - {layer})
-        ]
-        main = _main_node(nodes)
-        summary = LayerSummary(
-            name=layer,
-            op=main.op_type,
-            nodes=dict(Counter(node.op_type for node in nodes)),
-            shape=_output_shape(outside or [nodes[-1].output[0]], shapes),
-            parameters=sum(used.values()),
-        )
-        layers.append((position[id(main)], summary))
-    # By the node that makes the layer: what prepares its state may stand far before it.
-    return tuple(summary for _, summary in sorted(layers, key=lambda item: item[0]))
-
-
-def _main_node(nodes: list[Any]) -> Any:
-    for op in _MAIN_OPS:
-        for node in nodes:
-            if node.op_type == op:
-                return node
-    return nodes[-1]
-
-
-def _output_shape(candidates: list[str], shapes: _Shapes) -> tuple[Dim, ...] | None:
-    """The shape of what a layer gives to others: of several, a float one of the highest rank.
-
-    A layer may also hand out sizes that it computed (integers) and its last step beside the
-    sequence; the sequence is what Keras would print. Between two recurrent layers the graph
-    may keep a sequence time-major, as their operators take it; Keras prints it batch-first.
-    """
-    known = [shapes[name] for name in candidates if name in shapes]
-    if not known:
-        return None
-    shape = max(known, key=lambda spec: (spec[0].startswith("float"), len(spec[1])))[1]
-    if shape[1:2] == (BATCH,) and str(shape[0]).startswith(TIME):
-        return (shape[1], shape[0], *shape[2:])
-    return shape

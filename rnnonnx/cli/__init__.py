@@ -6,6 +6,7 @@ here imports TensorFlow, ONNX or ONNX Runtime before a command needs it.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def _hold_standard_files() -> None:
-    """Put nothing where a standard file is closed (the shell's `>&-`).
+    """Put nothing where a standard file is closed (the shell's `>&-`), and let no letter fail.
 
     The next file that is opened would take its number, and a library's log would be written
     into the model.
@@ -40,3 +41,6 @@ def _hold_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (open until the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding does not have is told all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")

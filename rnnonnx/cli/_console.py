@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
@@ -35,9 +34,6 @@ def stdout() -> Console:
     from rich.console import Console
 
     stream = output()
-    if isinstance(stream, io.TextIOWrapper):
-        # A name that the terminal's encoding does not have is still told.
-        stream.reconfigure(errors="backslashreplace")
 
     class Stdout(Console):
         def on_broken_pipe(self) -> None:

@@ -201,6 +201,7 @@ def test_names_that_the_encoding_does_not_have(bare, tmp_path, option):
         missing = shell("{}", "inspect", f"{path}x", *option, PYTHONIOENCODING=encoding)
         assert missing.returncode == 3
         assert "Traceback" not in missing.stderr
+        assert shell("{}", "--help", PYTHONIOENCODING=encoding).returncode == 0
         if option:
             assert json.loads(done.stdout)["path"] == str(path)
 
