@@ -72,7 +72,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             drop_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
         except OSError as error:
-            failure = RnnonnxError(f"{error.filename or 'a file'}: {error.strerror or error}")
+            failure = RnnonnxError(
+                f"{error.filename or 'reading or writing'}: {error.strerror or error}"
+            )
             code = tell(failure, _FILE_PROBLEM, as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(code) from None
 

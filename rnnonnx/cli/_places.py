@@ -39,13 +39,16 @@ def check_file(target: Path, option: str) -> None:
     """Check that a file can be written there.
 
     Raises:
-        InputError: It is a folder, or its own folder is missing or cannot be written to.
+        InputError: It is a folder or a device, or its own folder is missing or cannot be
+            written to.
     """
     try:
         if target.is_dir():
             raise InputError(
                 f"{option}: {str(target)!r} is a folder", expected="the name of a file"
             )
+        if target.exists() and not target.is_file():
+            raise InputError(f"{option}: {target} is no regular file")
         if not target.parent.is_dir():
             raise InputError(
                 f"the folder of {target} does not exist", remedy=f"mkdir -p {target.parent}"

@@ -46,6 +46,7 @@ def there(tmp_path, monkeypatch, summing, x):
         ("run m.onnx d/x.npy -o y.npy --state-out nodir/s", "does not exist"),
         ("run m.onnx d/x.npy -o y.npy --state-out .", "is a folder"),
         ("run m.onnx d/x.npy -o y.npy --state-out ", "is a folder"),
+        ("run m.onnx d/x.npy -o y.npy --state-out /dev/null", "no regular file"),
         ("annotate m.onnx --state a=b -o link", "is a folder"),
         ("annotate m.onnx --state a=b -o no/m.onnx", "does not exist"),
         ("export m.onnx -o ./d/../m.onnx", "the model itself"),
