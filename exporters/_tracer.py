@@ -124,8 +124,10 @@ class Tracer:
         if not self._at_top():
             raise NotLowerableError("it is called inside of a loop")
         # an eager tensor (a table of positions, say) is a constant of the trace
-        tensors = [tf.convert_to_tensor(value) for value in inputs]
-        inside = [tf.constant(t.numpy()) if _is_eager(t) else t for t in tensors]
+        inside = [
+            tf.constant(value.numpy()) if _is_eager(value) else tf.convert_to_tensor(value)
+            for value in inputs
+        ]
         results = tf.numpy_function(
             _never_run, inside, [dtype for dtype, _ in outputs], name="marker"
         )
