@@ -65,7 +65,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except RnnonnxError as error:
             code = tell(error, exit_code(error), as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ImportError) as error:
+            if not was_interrupt(error):
+                raise
             print_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
@@ -79,6 +81,13 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(code) from None
 
     return wrapper
+
+
+def was_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or what an extension module made of one as it started."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def error_document(error: RnnonnxError) -> dict[str, Any]:

@@ -148,6 +148,20 @@ def test_an_interrupt_leaves_no_traceback(summing, x, tmp_path):
     assert b"Traceback" not in stderr
 
 
+def test_an_interrupt_that_a_module_turned_into_an_import_error():
+    app = typer.Typer()
+
+    @app.command()
+    @guarded
+    def start(*, interrupted: bool = False) -> None:
+        cause = KeyboardInterrupt() if interrupted else OSError()
+        raise ImportError("initialization failed") from cause
+
+    result = CliRunner().invoke(app, ["--interrupted"])
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+    assert isinstance(CliRunner().invoke(app, []).exception, ImportError)
+
+
 @pytest.mark.parametrize("module", ["typer", "rnnonnx.cli.export"])
 def test_an_interrupt_during_the_imports(module):
     code = f"""
