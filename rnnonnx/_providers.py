@@ -1,7 +1,8 @@
 """Which execution providers of ONNX Runtime can take a graph, and why not all of it.
 
-The CPU is tried, where ONNX Runtime is installed. Of CUDA is known what its source says (ONNX
-Runtime 1.32): which operators it has, and when it leaves a recurrent node to the CPU. Other
+The CPU is tried, where ONNX Runtime is installed. Of CUDA is known which operators its
+documentation lists, and, from its source (ONNX Runtime 1.32), when it leaves a recurrent node to
+the CPU. Other
 providers decide when a session is created; nothing is claimed for them but what is said in
 their notes.
 """
@@ -33,17 +34,18 @@ _CUDA_RNN_OPSET: Final = 21
 
 _CUDA_OPS: Final = frozenset(
     """
-    Abs Add And Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose CumSum Div Dropout
-    Elu Equal Erf Exp Expand Flatten Floor Gather Gemm Greater GRU HardSigmoid Identity If
-    LayerNormalization LeakyRelu Less Log Loop LSTM MatMul MaxPool Mul Neg Not Or Pad Pow Range
-    ReduceMax ReduceMean ReduceSum Relu Reshape RNN Scan Selu Shape Sigmoid Slice Softmax
-    Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where
+    Abs Add And Cast Concat Constant ConstantOfShape Conv ConvTranspose CumSum Div Elu Equal Erf
+    Exp Expand Flatten Floor Gather Gemm Greater GRU HardSigmoid Identity If LayerNormalization
+    LeakyRelu Less Log Loop LSTM MatMul MaxPool Mul Neg Not Or Pow Range ReduceMax ReduceMean
+    ReduceSum Relu Reshape RNN Scan Selu Shape Sigmoid Slice Softmax Softplus Softsign Split
+    Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
     """.split()  # noqa: SIM905 (a list of words, read as such)
 )
-"""Operators that the CUDA provider has for the types that models of ours feed them.
+"""Operators that the CUDA provider has for float32, and for integers where graphs compute sizes.
 
-Source: the CUDAExecutionProvider's table in docs/OperatorKernels.md of ONNX Runtime, and the
-kernels that its cuda_execution_provider.cc registers. Not all that it has: those that are sure.
+Source: the table of the CUDAExecutionProvider in docs/OperatorKernels.md of ONNX Runtime; a
+Constant is taken into the graph's weights when it is loaded. Left out are operators whose kernels
+lack an integer type that graphs do feed them (Clip, Pad, Tile). Nothing here was run on a GPU.
 """
 
 
