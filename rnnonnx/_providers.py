@@ -2,9 +2,8 @@
 
 The CPU is tried, where ONNX Runtime is installed. Of CUDA is known which operators its
 documentation lists, and, from its source (ONNX Runtime 1.32), when it leaves a recurrent node to
-the CPU. Other
-providers decide when a session is created; nothing is claimed for them but what is said in
-their notes.
+the CPU. Other providers decide when a session is created; nothing is claimed for them but what
+is said in their notes.
 """
 
 from __future__ import annotations
