@@ -59,6 +59,7 @@ def finish(
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
         common.IdentityEliminationPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         common.RemoveUnusedNodesPass(),
@@ -68,6 +69,8 @@ def finish(
     # NOTE: ports come after the passes. Two outputs may be one value by then, and onnx-ir's
     # identity elimination would rename an output that is already one.
     model = passes(model).model
+    for inner in _subgraphs(model.graph):
+        _separate_outputs(inner)
     _set_inputs(model.graph, inputs)
     _set_outputs(model.graph, outputs)
     _forget_shapes(model.graph)
@@ -101,18 +104,22 @@ def _set_inputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
 
 
 def _set_outputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
-    seen: set[ir.Value] = set()
-    for index, value in enumerate(list(graph.outputs)):
-        # An output that is an input, a constant or another output needs a value of its own.
-        if value.producer() is None or value in seen:
-            node = ir.node("Identity", [value])
-            graph.append(node)
-            graph.outputs[index] = node.outputs[0]
-        seen.add(graph.outputs[index])
+    _separate_outputs(graph)
     for index, value in enumerate(graph.outputs):
         value.name = f"\0out{index}"
     for value, port in zip(graph.outputs, ports, strict=True):
         _port_type(value, port)
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """Give an output that is an input, a constant or another output a value of its own."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.graph is not graph or value.producer() is None or value in seen:
+            node = ir.node("Identity", [value])
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(graph.outputs[index])
 
 
 def _forget_shapes(graph: ir.Graph) -> None:

@@ -21,6 +21,7 @@ import tensorflow as tf
 from ._builder import GraphBuilder
 from ._layers import LayerEntry, LayerTable, is_recurrent
 from ._registry import NotLowerableError, Registry, qualified_name
+from ._scan import mark_scan
 from ._states import RecurrentCall, describe_structure
 from .lowerings._recurrent import RecurrentOp, emit
 
@@ -40,10 +41,13 @@ class Marker:
     Attributes:
         layer: Path of the layer that left it.
         emit: Adds the nodes, given a builder and the names of inputs and outputs.
+        step: For a loop, the TensorFlow function of one step; its graph becomes the
+            builder's `body`.
     """
 
     layer: str
     emit: Emit
+    step: Any = None
 
 
 @dataclass(slots=True)
@@ -98,7 +102,12 @@ class Tracer:
             return np.asarray(keras.ops.convert_to_numpy(get()))
 
     def mark(
-        self, inputs: Sequence[Any], outputs: Sequence[tuple[str, Sequence[Any]]], emit: Emit
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[tuple[str, Sequence[Any]]],
+        emit: Emit,
+        *,
+        step: Any = None,
     ) -> list[Any]:
         """Leave a marker in the trace.
 
@@ -106,6 +115,7 @@ class Tracer:
             inputs: The tensors that the emitted nodes will read.
             outputs: dtype and shape of each tensor that they will give.
             emit: Adds the nodes when the lowering stage comes to the marker.
+            step: As for `Marker`.
 
         Returns:
             The output tensors.
@@ -114,17 +124,25 @@ class Tracer:
             NotLowerableError: The layer is called inside of a loop, whose body TensorFlow may
                 copy or vectorise.
         """
-        if tf.compat.v1.get_default_graph() is not self.graph:
-            raise NotLowerableError("it is called inside of a loop")
+        self.require_top()
         results = tf.numpy_function(
             _never_run, list(inputs), [dtype for dtype, _ in outputs], name="marker"
         )
         token = results[0].op.get_attr("token").decode()
-        self.markers[token] = Marker(self._frames[-1].entry.path, emit)
+        self.markers[token] = Marker(self._frames[-1].entry.path, emit, step)
         return [
             tf.ensure_shape(result, shape)
             for result, (_, shape) in zip(results, outputs, strict=True)
         ]
+
+    def require_top(self) -> None:
+        """Decline where no marker may stand.
+
+        Raises:
+            NotLowerableError: As for `mark`.
+        """
+        if tf.compat.v1.get_default_graph() is not self.graph:
+            raise NotLowerableError("it is called inside of a loop")
 
     # The seams.
 
@@ -233,6 +251,14 @@ class Tracer:
                     result = self._mark_loop(entry.layer, op, sequences, states)
                 except NotLowerableError as reason:
                     self.declined[entry.path] = str(reason)
+            if result is None and self.lowering:
+                try:
+                    result = mark_scan(self, entry, sequences, initial_state, mask, training)
+                except NotLowerableError as reason:
+                    native = self.declined.get(entry.path)
+                    self.declined[entry.path] = (
+                        f"{native}; no Scan: {reason}" if native else str(reason)
+                    )
             if result is None:
                 result = inner_loop(sequences, initial_state, mask, training=training)
             self.finals[id(entry.layer), frame.index] = result[2]

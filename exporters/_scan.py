@@ -1,0 +1,305 @@
+"""A recurrent layer without an operator of its own -> ONNX Scan (version 11).
+
+The body is one step of the layer: its cell, traced once on its own, with Keras's rule on
+masks around it (keras/src/backend/tensorflow/rnn.py): a masked step keeps the states and
+repeats the previous output, zeros before the first valid step, or gives zeros with
+`zero_output_for_mask`.
+
+ONNX's Scan carries its states, takes a slice of each sequence a step and stacks what the
+steps give, all along axis 0: the sequences are transposed to time-first before it and the
+outputs back after it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+
+from ._registry import NotLowerableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._builder import GraphBuilder
+    from ._layers import LayerEntry
+    from ._tracer import Tracer
+
+_KERAS_LOOPS = (
+    keras.layers.RNN.inner_loop,
+    keras.layers.LSTM.inner_loop,
+    keras.layers.GRU.inner_loop,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a layer.
+
+    Attributes:
+        function: Takes the states, the previous output if `repeats`, then a slice of each
+            sequence (the inputs, and the mask if there is one); gives the new states, then
+            the output unless `alias` says which of the states it is.
+        output: The output tensor.
+        alias: The position of the state that is the output, if nothing else is wanted of it.
+        repeats: Whether a masked step repeats the previous output.
+    """
+
+    function: Any
+    output: Any
+    alias: int | None
+    repeats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """An input of a step: its name in the trace, dtype and rank."""
+
+    name: str
+    dtype: str
+    rank: int
+
+
+def mark_scan(
+    tracer: Tracer,
+    entry: LayerEntry,
+    sequences: Any,
+    initial_state: Any,
+    mask: Any,
+    training: bool,  # noqa: FBT001 - Keras's signature
+) -> tuple[Any, Any, Any]:
+    """Run a layer over its sequences by a Scan: what its `inner_loop` returns.
+
+    Args:
+        tracer: The trace.
+        entry: The layer.
+        sequences: `[batch, time, ...]`.
+        initial_state: A nest of `[batch, ...]`.
+        mask: `[batch, time]`, bool; None if no mask reaches the layer.
+        training: False.
+
+    Returns:
+        The last output `[batch, ...]`, all outputs `[batch, time, ...]` (only the last one if
+        the layer returns no sequences), and the nest of final states.
+
+    Raises:
+        NotLowerableError: The layer's loop is not Keras's, it is itself in a loop, or its step
+            needs what only the whole trace knows.
+    """
+    layer = entry.layer
+    tracer.require_top()
+    if type(layer).inner_loop not in _KERAS_LOOPS:
+        raise NotLowerableError("its loop over time is not Keras's")
+    masks = [value for value in keras.tree.flatten(mask) if value is not None][:1]
+    slices = [sequences, *(tf.cast(value, tf.bool) for value in masks)]
+    states = keras.tree.flatten(initial_state)
+    step = _trace_step(tracer, entry, slices, initial_state, training)
+
+    batch, time = sequences.shape[0], sequences.shape[1]
+    dtype, shape = step.output.dtype.name, step.output.shape.as_list()[1:]
+    results = [(state.dtype.name, state.shape) for state in states]
+    carried = []
+    if step.repeats or (step.alias is None and not layer.return_sequences):
+        if None in shape:
+            raise NotLowerableError("the shape of its output is not known")
+        size = tf.concat([tf.shape(sequences)[:1], shape], axis=0)
+        carried = [tf.zeros(size, step.output.dtype)]
+        results.append((dtype, [batch, *shape]))
+    if layer.return_sequences:
+        results.append((dtype, [batch, time, *shape]))
+    names = [*(f"state{index}" for index in range(len(states))), *["output"][: len(carried)]]
+    names += ["inputs", "mask"][: len(slices)]
+    given = [*states, *carried, *slices]
+    emit = functools.partial(
+        _emit,
+        ports=[
+            _Port(name, value.dtype.name, len(value.shape) - any(value is s for s in slices))
+            for name, value in zip(names, given, strict=True)
+        ],
+        states=len(states) + len(carried),
+        stacked=len(shape) + 2 if layer.return_sequences else None,
+        backwards=layer.go_backwards,
+    )
+    marked = tracer.mark(given, results, emit, step=step.function)
+    finals = marked[: len(states)]
+    if layer.return_sequences:
+        outputs = marked[-1]
+        last = outputs[:, -1]
+    else:
+        last = marked[-1] if step.alias is None else finals[step.alias]
+        outputs = last[:, None]
+    return last, outputs, keras.tree.pack_sequence_as(initial_state, finals)
+
+
+def _trace_step(
+    tracer: Tracer,
+    entry: LayerEntry,
+    slices: Sequence[Any],
+    initial_state: Any,
+    training: bool,  # noqa: FBT001 - Keras's signature
+) -> Step:
+    """Trace the cell as a function of its own, and again inside of the rule on masks.
+
+    Raises:
+        NotLowerableError: The step reads a tensor that belongs to the trace around it.
+    """
+    layer = entry.layer
+    states = keras.tree.flatten(initial_state)
+    structure = tuple(initial_state)
+    arguments = {}
+    if isinstance(layer.cell, keras.Layer) and layer.cell._call_has_training_arg:  # noqa: SLF001
+        arguments["training"] = training
+    # [batch, time, ...] -> [batch, ...]
+    shapes = [[value.shape[0], *value.shape[2:]] for value in slices]
+    found: dict[str, Any] = {"alias": None}
+
+    def cell(flat: Sequence[Any], inputs: Any) -> tuple[Any, list[Any]]:
+        output, new = layer.cell(
+            inputs, keras.tree.pack_sequence_as(structure, list(flat)), **arguments
+        )
+        return output, keras.tree.flatten(new)
+
+    def plain(*tensors: Any) -> list[Any]:
+        output, new = cell(tensors[: len(states)], tensors[-1])
+        if not layer.return_sequences:
+            same = [index for index, state in enumerate(new) if state is output]
+            found["alias"] = same[0] if same else None
+        found["output"] = output
+        return new if found["alias"] is not None else [*new, output]
+
+    def masked(*tensors: Any) -> list[Any]:
+        *flat, inputs, mask = tensors
+        output, new = cell(flat[: len(states)], inputs)
+        previous = tf.zeros_like(output) if layer.zero_output_for_mask else flat[-1]
+        kept = [_where(mask, now, old) for now, old in zip(new, flat, strict=False)]
+        return [*kept, _where(mask, output, previous)]
+
+    specs = [tf.TensorSpec(s.shape, s.dtype, name=f"state{i}") for i, s in enumerate(states)]
+    sliced = [
+        tf.TensorSpec(shape, value.dtype, name=name)
+        for shape, value, name in zip(shapes, slices, ("inputs", "mask"), strict=False)
+    ]
+    before = dict(tracer.markers)
+    function = _trace(tracer, entry, plain, [*specs, sliced[0]])
+    output = found["output"]
+    if len(slices) == 1:
+        return Step(function, output, found["alias"], repeats=False)
+    tracer.markers = before  # what the first trace has left, the second leaves again
+    repeats = not layer.zero_output_for_mask
+    if repeats:
+        specs.append(tf.TensorSpec(output.shape, output.dtype, name="output"))
+    function = _trace(tracer, entry, masked, [*specs, *sliced])
+    return Step(function, output, None, repeats)
+
+
+def _where(mask: Any, value: Any, other: Any) -> Any:
+    """`value` in the valid rows, `other` in the rest; the mask is `[batch]` or `[batch, 1 ...]`."""
+    for _ in range(len(value.shape) - len(mask.shape)):
+        mask = tf.expand_dims(mask, -1)
+    return tf.where(mask, value, other)
+
+
+def _trace(tracer: Tracer, entry: LayerEntry, step: Any, specs: list[Any]) -> Any:
+    """Trace a step to a function; markers may stand in its graph."""
+    outer = tracer.graph
+
+    def traced(*tensors: Any) -> list[Any]:
+        tracer.graph = tf.compat.v1.get_default_graph()
+        with tf.name_scope(f"{entry.scope}/"):
+            return [tf.identity(result) for result in step(*tensors)]
+
+    try:
+        function = tf.function(traced, autograph=False).get_concrete_function(*specs)
+    finally:
+        tracer.graph = outer
+    if any(tf.is_symbolic_tensor(captured) for captured in function.captured_inputs):
+        raise NotLowerableError("its cell reads a tensor that is not among its inputs and states")
+    return function
+
+
+def as_body(model: onnx.ModelProto, token: str) -> onnx.GraphProto:
+    """The graph of a step under names that nothing else has."""
+    graph = onnx.compose.add_prefix(model, f"{token}/").graph
+    graph.name = token
+    return graph
+
+
+def _emit(
+    builder: GraphBuilder,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    ports: Sequence[_Port],
+    states: int,
+    stacked: int | None,
+    backwards: bool,
+) -> None:
+    """Add the Scan.
+
+    Args:
+        builder: Where the nodes go; its body is the step.
+        inputs: The first states, then the sequences, `[batch, time, ...]`.
+        outputs: The final states, then all outputs if they are wanted.
+        ports: The inputs that the step must have, in order.
+        states: How many of them are states.
+        stacked: Rank of all outputs, `[batch, time, ...]`; None if only the last is wanted.
+        backwards: Keras's `go_backwards`; Keras, like Scan, gives the outputs in the order in
+            which they were computed.
+    """
+    body = onnx.GraphProto()
+    body.CopyFrom(builder.body)
+    _complete(body, ports, wanted=len(outputs))
+    slices = [
+        # [batch, time, ...] -> [time, batch, ...]
+        builder.node("Transpose", [name], perm=[1, 0, *range(2, port.rank + 1)])
+        for name, port in zip(inputs[states:], ports[states:], strict=True)
+    ]
+    results = builder.nodes(
+        "Scan",
+        [*inputs[:states], *slices],
+        count=len(outputs),
+        num_scan_inputs=len(slices),
+        body=onnx.helper.make_attribute("body", body),
+        **({"scan_input_directions": [1] * len(slices)} if backwards else {}),
+    )
+    for result, output in zip(results[:states], outputs, strict=False):
+        builder.node("Identity", [result], output=output)
+    if stacked is not None:
+        # [time, batch, ...] -> [batch, time, ...]
+        perm = [1, 0, *range(2, stacked)]
+        builder.node("Transpose", [results[-1]], output=outputs[-1], perm=perm)
+
+
+def _complete(body: onnx.GraphProto, ports: Sequence[_Port], *, wanted: int) -> None:
+    """Give a step the inputs and outputs that its Scan must have.
+
+    An input that the step does not read is gone from its graph. An output that is both
+    carried along and stacked needs two names.
+    """
+    found = {_base(value.name): value for value in body.input}
+    inputs = []
+    for port in ports:
+        elem = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
+        shape = [None] * port.rank
+        made = onnx.helper.make_tensor_value_info(f"{body.name}/{port.name}", elem, shape)
+        inputs.append(found.get(port.name, made))
+    del body.input[:]
+    body.input.extend(inputs)
+    while len(body.output) < wanted:
+        again = onnx.ValueInfoProto()
+        again.CopyFrom(body.output[-1])
+        again.name = f"{body.output[-1].name}/again"
+        body.node.append(
+            onnx.helper.make_node("Identity", [body.output[-1].name], [again.name], again.name)
+        )
+        body.output.append(again)
+
+
+def _base(name: str) -> str:
+    """The name that an input had in the trace: `pyfunc_3/state0:0` -> `state0`."""
+    return name.rpartition("/")[2].split(":")[0]
