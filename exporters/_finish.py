@@ -12,6 +12,9 @@ from onnx_ir.passes import common
 
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
+from ._hoist import HoistPass
+from ._scan import MergeStepWeightsPass
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -60,7 +63,9 @@ def finish(
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
+        MergeStepWeightsPass(),
         common.IdentityEliminationPass(),
+        HoistPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
@@ -70,7 +75,7 @@ def finish(
     # identity elimination would rename an output that is already one.
     model = passes(model).model
     for inner in _subgraphs(model.graph):
-        _separate_outputs(inner)
+        separate_outputs(inner)
     _set_inputs(model.graph, inputs)
     _set_outputs(model.graph, outputs)
     _forget_shapes(model.graph)
@@ -104,14 +109,14 @@ def _set_inputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
 
 
 def _set_outputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
-    _separate_outputs(graph)
+    separate_outputs(graph)
     for index, value in enumerate(graph.outputs):
         value.name = f"\0out{index}"
     for value, port in zip(graph.outputs, ports, strict=True):
         _port_type(value, port)
 
 
-def _separate_outputs(graph: ir.Graph) -> None:
+def separate_outputs(graph: ir.Graph) -> None:
     """Give an output that is an input, a constant or another output a value of its own."""
     seen: set[ir.Value] = set()
     for index, value in enumerate(list(graph.outputs)):
@@ -129,6 +134,11 @@ def _forget_shapes(graph: ir.Graph) -> None:
         for value in node.outputs:
             if value not in fixed:
                 value.shape = None
+    for inner in _subgraphs(graph):
+        for value in inner.inputs:
+            if value.shape is not None:
+                sizes = [size if isinstance(size, int) else None for size in value.shape]
+                value.shape = ir.Shape(sizes)
 
 
 @dataclass(slots=True)
@@ -187,13 +197,17 @@ class _Namer:
             path = self._table.path_of_operation(str(node.name))
             if path:
                 paths[node] = path
-        for node in reversed(nodes):
+        for node in (*reversed(nodes), *nodes):
             if node not in paths:
                 readers = [use.node for value in node.outputs for use in value.uses()]
                 makers = [value.producer() for value in node.inputs if value is not None]
                 near = [paths[other] for other in (*readers, *makers) if other in paths]
                 if near:
                     paths[node] = near[0]
+        for holder in nodes:
+            for node in (inner for body in _bodies(holder) for inner in body):
+                if node not in paths and holder in paths:
+                    paths[node] = paths[holder]
         return paths
 
     def _weight_name(self, value: ir.Value, paths: dict[ir.Node, str]) -> str:
@@ -234,8 +248,12 @@ def _initializers(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield attribute.as_graph()
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                yield from attribute.as_graphs()
+        yield from _bodies(node)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

@@ -1,13 +1,9 @@
 """A recurrent layer without an operator of its own -> ONNX Scan (version 11).
 
-The body is one step of the layer: its cell, traced once on its own, with Keras's rule on
-masks around it (keras/src/backend/tensorflow/rnn.py): a masked step keeps the states and
-repeats the previous output, zeros before the first valid step, or gives zeros with
-`zero_output_for_mask`.
-
 ONNX's Scan carries its states, takes a slice of each sequence a step and stacks what the
 steps give, all along axis 0: the sequences are transposed to time-first before it and the
-outputs back after it.
+outputs back after it. A mask is one more sequence, and the output that a masked step repeats
+one more state.
 """
 
 from __future__ import annotations
@@ -19,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import onnx
+import onnx_ir as ir
 import tensorflow as tf
 
 from ._registry import NotLowerableError
+from ._scan_step import trace_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,24 +34,7 @@ _KERAS_LOOPS = (
     keras.layers.GRU.inner_loop,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a layer.
-
-    Attributes:
-        function: Takes the states, the previous output if `repeats`, then a slice of each
-            sequence (the inputs, and the mask if there is one); gives the new states, then
-            the output unless `alias` says which of the states it is.
-        output: The output tensor.
-        alias: The position of the state that is the output, if nothing else is wanted of it.
-        repeats: Whether a masked step repeats the previous output.
-    """
-
-    function: Any
-    output: Any
-    alias: int | None
-    repeats: bool
+_MARKED = "pyfunc_"  # how TensorFlow begins the token of a `numpy_function`
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +78,10 @@ def mark_scan(
         raise NotLowerableError("its loop over time is not Keras's")
     masks = [value for value in keras.tree.flatten(mask) if value is not None][:1]
     slices = [sequences, *(tf.cast(value, tf.bool) for value in masks)]
+    # a stateful layer hands in its variables
+    initial_state = keras.tree.map_structure(tf.convert_to_tensor, initial_state)
     states = keras.tree.flatten(initial_state)
-    step = _trace_step(tracer, entry, slices, initial_state, training)
+    step = trace_step(tracer, entry, slices, initial_state, training)
 
     batch, time = sequences.shape[0], sequences.shape[1]
     dtype, shape = step.output.dtype.name, step.output.shape.as_list()[1:]
@@ -136,94 +119,33 @@ def mark_scan(
     return last, outputs, keras.tree.pack_sequence_as(initial_state, finals)
 
 
-def _trace_step(
-    tracer: Tracer,
-    entry: LayerEntry,
-    slices: Sequence[Any],
-    initial_state: Any,
-    training: bool,  # noqa: FBT001 - Keras's signature
-) -> Step:
-    """Trace the cell as a function of its own, and again inside of the rule on masks.
+class MergeStepWeightsPass(ir.passes.InPlacePass):
+    """Store the weights of a layer once, however often it is called.
 
-    Raises:
-        NotLowerableError: The step reads a tensor that belongs to the trace around it.
+    Each call has a body with weights of its own, under the names that all its traces give.
     """
-    layer = entry.layer
-    states = keras.tree.flatten(initial_state)
-    structure = tuple(initial_state)
-    arguments = {}
-    if isinstance(layer.cell, keras.Layer) and layer.cell._call_has_training_arg:  # noqa: SLF001
-        arguments["training"] = training
-    # [batch, time, ...] -> [batch, ...]
-    shapes = [[value.shape[0], *value.shape[2:]] for value in slices]
-    found: dict[str, Any] = {"alias": None}
 
-    def cell(flat: Sequence[Any], inputs: Any) -> tuple[Any, list[Any]]:
-        output, new = layer.cell(
-            inputs, keras.tree.pack_sequence_as(structure, list(flat)), **arguments
-        )
-        return output, keras.tree.flatten(new)
-
-    def plain(*tensors: Any) -> list[Any]:
-        output, new = cell(tensors[: len(states)], tensors[-1])
-        if not layer.return_sequences:
-            same = [index for index, state in enumerate(new) if state is output]
-            found["alias"] = same[0] if same else None
-        found["output"] = output
-        return new if found["alias"] is not None else [*new, output]
-
-    def masked(*tensors: Any) -> list[Any]:
-        *flat, inputs, mask = tensors
-        output, new = cell(flat[: len(states)], inputs)
-        previous = tf.zeros_like(output) if layer.zero_output_for_mask else flat[-1]
-        kept = [_where(mask, now, old) for now, old in zip(new, flat, strict=False)]
-        return [*kept, _where(mask, output, previous)]
-
-    specs = [tf.TensorSpec(s.shape, s.dtype, name=f"state{i}") for i, s in enumerate(states)]
-    sliced = [
-        tf.TensorSpec(shape, value.dtype, name=name)
-        for shape, value, name in zip(shapes, slices, ("inputs", "mask"), strict=False)
-    ]
-    before = dict(tracer.markers)
-    function = _trace(tracer, entry, plain, [*specs, sliced[0]])
-    output = found["output"]
-    if len(slices) == 1:
-        return Step(function, output, found["alias"], repeats=False)
-    tracer.markers = before  # what the first trace has left, the second leaves again
-    repeats = not layer.zero_output_for_mask
-    if repeats:
-        specs.append(tf.TensorSpec(output.shape, output.dtype, name="output"))
-    function = _trace(tracer, entry, masked, [*specs, *sliced])
-    return Step(function, output, None, repeats)
-
-
-def _where(mask: Any, value: Any, other: Any) -> Any:
-    """`value` in the valid rows, `other` in the rest; the mask is `[batch]` or `[batch, 1 ...]`."""
-    for _ in range(len(value.shape) - len(mask.shape)):
-        mask = tf.expand_dims(mask, -1)
-    return tf.where(mask, value, other)
-
-
-def _trace(tracer: Tracer, entry: LayerEntry, step: Any, specs: list[Any]) -> Any:
-    """Trace a step to a function; markers may stand in its graph."""
-    outer = tracer.graph
-
-    def traced(*tensors: Any) -> list[Any]:
-        tracer.graph = tf.compat.v1.get_default_graph()
-        with tf.name_scope(f"{entry.scope}/"):
-            return [tf.identity(result) for result in step(*tensors)]
-
-    try:
-        function = tf.function(traced, autograph=False).get_concrete_function(*specs)
-    finally:
-        tracer.graph = outer
-    if any(tf.is_symbolic_tensor(captured) for captured in function.captured_inputs):
-        raise NotLowerableError("its cell reads a tensor that is not among its inputs and states")
-    return function
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Merge what has the same name but for the token, and the same value."""
+        first: dict[tuple[Any, ...], ir.Value] = {}
+        modified = False
+        for name, value in list(model.graph.initializers.items()):
+            token, slash, rest = name.partition("/")
+            if not token.startswith(_MARKED) or not slash or value.const_value is None:
+                continue
+            array = value.const_value.numpy()
+            key = (rest, array.shape, array.dtype.str, array.tobytes())
+            kept = first.setdefault(key, value)
+            if kept is not value:
+                value.replace_all_uses_with(kept)
+                del model.graph.initializers[name]
+                modified = True
+        return ir.passes.PassResult(model, modified=modified)
 
 
 def as_body(model: onnx.ModelProto, token: str) -> onnx.GraphProto:
     """The graph of a step under names that nothing else has."""
+    model = onnx.shape_inference.infer_shapes(model)
     graph = onnx.compose.add_prefix(model, f"{token}/").graph
     graph.name = token
     return graph

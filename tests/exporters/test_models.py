@@ -190,28 +190,25 @@ CASES = [
             dtype="int32",
         ),
         ((2, 7),),
-        ops={"Loop": 2},
-        absent=(),
+        ops={"Scan": 2},
     ),
     Case(
         "Masking",
         sequential(lambda: layers.Masking(), lambda: layers.SimpleRNN(3)),
-        absent=(),
-        ops={"Loop": 1},
+        ops={"Scan": 1},
     ),
     Case(
         "cell with a Dense inside",
         sequential(lambda: layers.RNN(WithDense(4), return_sequences=True)),
         states="all",
-        ops={"Loop": 1},
-        absent=(),
+        ops={"Scan": 1},
     ),
     Case(
         "ConvLSTM2D",
         sequential(lambda: layers.ConvLSTM2D(2, 3, return_sequences=True), shape=(None, 5, 5, 2)),
         ((2, 4, 5, 5, 2),),
         "all",
-        absent=(),
+        {"Scan": 1},
     ),
 ]
 
