@@ -18,6 +18,7 @@ from ._registry import NotLowerableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._builder import GraphBuilder
     from ._layers import LayerEntry
     from ._tracer import Tracer
 
@@ -81,8 +82,13 @@ def trace_step(
         *flat, inputs, mask = tensors
         output, new = cell(flat[: len(states)], inputs)
         previous = tf.zeros_like(output) if layer.zero_output_for_mask else flat[-1]
-        kept = [_where(mask, now, old) for now, old in zip(new, flat, strict=False)]
-        return [*kept, _where(mask, output, previous)]
+        pairs = [*zip(new, flat, strict=False), (output, previous)]
+        # [batch] or [batch, 1, ...] -> [batch, 1, ...], of the rank of what it chooses from
+        masks = {len(now.shape): mask for now, _ in pairs}
+        for rank in masks:
+            for _ in range(rank - len(mask.shape)):
+                masks[rank] = tf.expand_dims(masks[rank], -1)
+        return [_where(tracer, masks[len(now.shape)], now, old) for now, old in pairs]
 
     specs = [tf.TensorSpec(s.shape, s.dtype, name=f"state{i}") for i, s in enumerate(states)]
     sliced = [
@@ -102,11 +108,17 @@ def trace_step(
     return Step(function, output, None, repeats)
 
 
-def _where(mask: Any, value: Any, other: Any) -> Any:
-    """`value` in the valid rows, `other` in the rest; the mask is `[batch]` or `[batch, 1 ...]`."""
-    for _ in range(len(value.shape) - len(mask.shape)):
-        mask = tf.expand_dims(mask, -1)
-    return tf.where(mask, value, other)
+def _where(tracer: Tracer, mask: Any, value: Any, other: Any) -> Any:
+    """`value` in the valid rows, `other` in the rest, by ONNX's Where (version 9).
+
+    tf2onnx multiplies with the mask and adds, which makes NaN of an infinite value.
+    """
+
+    def emit(builder: GraphBuilder, names: Sequence[str], outputs: Sequence[str]) -> None:
+        builder.node("Where", names, output=outputs[0])
+
+    (chosen,) = tracer.mark([mask, value, other], [(value.dtype.name, value.shape)], emit)
+    return chosen
 
 
 def _trace(tracer: Tracer, entry: LayerEntry, step: Any, specs: list[Any]) -> Any:

@@ -433,6 +433,28 @@ def test_a_masked_convolution(exported, randomized, close):
     close(run(file, value)[0][0], model(value))
 
 
+def test_what_is_masked_may_be_infinite(exported, close):
+    class Logarithm(layers.Layer):
+        state_size = 9
+
+        def call(self, inputs, states):
+            state = states[0] + ops.log(ops.abs(inputs))
+            return state, [state]
+
+    model = keras.Sequential(
+        [
+            keras.Input((None, 9)),
+            layers.Masking(),
+            layers.RNN(Logarithm(), return_sequences=True, name="rnn"),
+        ]
+    )
+    file = exported(model)
+    assert_scan(file)
+    assert file.ops()["Where"] == 2
+    value = x(3, 5, 9) * np.array(MASKS["gaps"], "float32")[..., None]
+    close(run(file, value)[0][0], model(value))
+
+
 def test_masked_calls_that_carry_their_state(exported, randomized, close):
     made = layers.LSTM(4, activation="selu", stateful=True, return_sequences=True, name="rnn")
     model = randomized(
