@@ -31,8 +31,8 @@ class LayerRecord:
         name: The layer's path in the model.
         class_name: Its Keras class.
         form: The ONNX operators that stand for it, the characteristic one first: `LSTM`,
-            `Gather`, `Loop`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
-        note: Why a layer with a lowering was left to tf2onnx; empty otherwise.
+            `Gather`, `Scan`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
+        note: Why a layer has no native operator, and why no Scan if that is so; else empty.
     """
 
     name: str
