@@ -122,6 +122,7 @@ def separate_outputs(graph: ir.Graph) -> None:
     for index, value in enumerate(list(graph.outputs)):
         if value.graph is not graph or value.producer() is None or value in seen:
             node = ir.node("Identity", [value])
+            node.outputs[0].name = f"{graph.name}/output{index}"
             graph.append(node)
             graph.outputs[index] = node.outputs[0]
         seen.add(graph.outputs[index])
