@@ -20,9 +20,16 @@ class GraphBuilder:
         scope: The layer's scope; names of nodes begin with it.
         constants: Names of the constants made so far, shared by all builders of a model: a
             layer that is called twice has its weights in the file once.
+        body: The graph of the step, for the marker of a loop.
+
+    Attributes:
+        body: The same.
     """
 
-    def __init__(self, graph: Any, scope: str, constants: dict[tuple[Any, ...], str]) -> None:
+    def __init__(
+        self, graph: Any, scope: str, constants: dict[tuple[Any, ...], str], body: Any = None
+    ) -> None:
+        self.body = body
         self._graph = graph
         self._scope = scope
         self._constants = constants

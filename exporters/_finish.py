@@ -13,6 +13,8 @@ from onnx_ir.passes import common
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
 from ._directions import MergeDirectionsPass
+from ._hoist import HoistPass
+from ._scan import MergeStepWeightsPass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,8 +65,11 @@ def finish(
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        MergeStepWeightsPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
+        HoistPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
         common.RemoveUnusedNodesPass(),
@@ -74,6 +79,8 @@ def finish(
     # NOTE: ports come after the passes. Two outputs may be one value by then, and onnx-ir's
     # identity elimination would rename an output that is already one.
     model = passes(model).model
+    for inner in _subgraphs(model.graph):
+        separate_outputs(inner)
     _set_inputs(model.graph, inputs)
     _set_outputs(model.graph, outputs)
     _forget_shapes(model.graph)
@@ -128,18 +135,23 @@ def _set_inputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
 
 
 def _set_outputs(graph: ir.Graph, ports: Sequence[Port]) -> None:
-    seen: set[ir.Value] = set()
-    for index, value in enumerate(list(graph.outputs)):
-        # An output that is an input, a constant or another output needs a value of its own.
-        if value.producer() is None or value in seen:
-            node = ir.node("Identity", [value])
-            graph.append(node)
-            graph.outputs[index] = node.outputs[0]
-        seen.add(graph.outputs[index])
+    separate_outputs(graph)
     for index, value in enumerate(graph.outputs):
         value.name = f"\0out{index}"
     for value, port in zip(graph.outputs, ports, strict=True):
         _port_type(value, port)
+
+
+def separate_outputs(graph: ir.Graph) -> None:
+    """Give an output that is an input, a constant or another output a value of its own."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.graph is not graph or value.producer() is None or value in seen:
+            node = ir.node("Identity", [value])
+            node.outputs[0].name = f"{graph.name}/output{index}"
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(graph.outputs[index])
 
 
 def _forget_shapes(graph: ir.Graph) -> None:
@@ -149,6 +161,11 @@ def _forget_shapes(graph: ir.Graph) -> None:
         for value in node.outputs:
             if value not in fixed:
                 value.shape = None
+    for inner in _subgraphs(graph):
+        for value in inner.inputs:
+            if value.shape is not None:
+                sizes = [size if isinstance(size, int) else None for size in value.shape]
+                value.shape = ir.Shape(sizes)
 
 
 @dataclass(slots=True)
@@ -205,13 +222,17 @@ class _Namer:
             path = self._table.path_of_operation(str(node.name))
             if path:
                 paths[node] = path
-        for node in reversed(nodes):
+        for node in (*reversed(nodes), *nodes):
             if node not in paths:
                 readers = [use.node for value in node.outputs for use in value.uses()]
                 makers = [value.producer() for value in node.inputs if value is not None]
                 near = [paths[other] for other in (*readers, *makers) if other in paths]
                 if near:
                     paths[node] = near[0]
+        for holder in nodes:
+            for node in (inner for body in _bodies(holder) for inner in body):
+                if node not in paths and holder in paths:
+                    paths[node] = paths[holder]
         return paths
 
     def _weight_name(self, value: ir.Value, paths: dict[ir.Node, str]) -> str:
@@ -252,8 +273,12 @@ def _initializers(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield attribute.as_graph()
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                yield from attribute.as_graphs()
+        yield from _bodies(node)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

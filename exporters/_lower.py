@@ -18,10 +18,14 @@ from rnnonnx.errors import UnsupportedLayerError
 from ._builder import GraphBuilder
 from ._compat import numpy_object_alias, quiet_tf2onnx
 from ._conversions import convert_erfc, convert_reverse
+from ._scan import as_body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._capture import Trace
     from ._layers import LayerTable
+    from ._tracer import Marker
 
 _REMEDY = (
     "replace the layer by one that computes the same with simpler operations, or write a "
@@ -44,18 +48,36 @@ def lower(trace: Trace, table: LayerTable, *, opset: int) -> onnx.ModelProto:
     Raises:
         UnsupportedLayerError: tf2onnx cannot convert an operation.
     """
-    function = trace.function
+    constants: dict[tuple[Any, ...], str] = {}
+    bodies: dict[str, onnx.GraphProto] = {}
+    # A step that holds a marked loop itself was traced, and so comes, after that loop.
+    for token, marker in trace.markers.items():
+        if marker.step is not None:
+            model = _convert(marker.step, trace.markers, bodies, constants, table, opset)
+            bodies[token] = as_body(model, token)
+    return _convert(trace.function, trace.markers, bodies, constants, table, opset)
+
+
+def _convert(
+    function: Any,
+    markers: Mapping[str, Marker],
+    bodies: Mapping[str, onnx.GraphProto],
+    constants: dict[tuple[Any, ...], str],
+    table: LayerTable,
+    opset: int,
+) -> onnx.ModelProto:
+    """Convert one traced function: the model, or the step of a loop."""
     inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
     outputs = [t.name for t in function.outputs]
-    constants: dict[tuple[Any, ...], str] = {}
 
     def replace_marker(graph: Any, node: Any, _name: str, _args: Any) -> None:
-        marker = trace.markers[node.get_attr("token").s.decode()]
+        token = node.get_attr("token").s.decode()
         names, results = list(node.input), list(node.output)
         shapes, dtypes = list(node.output_shapes), list(node.output_dtypes)
         graph.remove_node(node.name)
         scope = node.name.rsplit("/", 1)[0]
-        marker.emit(GraphBuilder(graph, scope, constants), names, results)
+        builder = GraphBuilder(graph, scope, constants, body=bodies.get(token))
+        markers[token].emit(builder, names, results)
         for result, shape, dtype in zip(results, shapes, dtypes, strict=True):
             graph.set_dtype(result, dtype)
             if shape is not None:

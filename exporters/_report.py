@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from ._layers import is_recurrent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from rnnonnx._parity import ParityReport
     from rnnonnx.manifest import Manifest
 
-    from ._layers import LayerTable
+    from ._layers import LayerEntry, LayerTable
 
 # What a layer is known by comes first; arithmetic and reshaping around it follows.
 _CHARACTERISTIC = ("LSTM", "GRU", "RNN", "Loop", "Scan", "Gather", "Conv", "Gemm", "MatMul")
@@ -29,8 +31,8 @@ class LayerRecord:
         name: The layer's path in the model.
         class_name: Its Keras class.
         form: The ONNX operators that stand for it, the characteristic one first: `LSTM`,
-            `Gather`, `Loop`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
-        note: Why a layer with a lowering was left to tf2onnx; empty otherwise.
+            `Gather`, `Scan`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
+        note: Why a layer has no native operator, and why no Scan if that is so; else empty.
     """
 
     name: str
@@ -104,9 +106,12 @@ def describe_layers(
     model: onnx.ModelProto, table: LayerTable, declined: Mapping[str, str]
 ) -> tuple[LayerRecord, ...]:
     """What each layer became, read off the file: its nodes are named after it."""
+    # what a recurrent layer holds, its cell and what is in it, is told as that layer's own
+    holders = {entry.path: _holder(entry).path for entry in table}
     operators: dict[str, list[str]] = {}
     for node in model.graph.node:
-        found = operators.setdefault(node.name.rpartition("/")[0], [])
+        path = node.name.rpartition("/")[0]
+        found = operators.setdefault(holders.get(path, path), [])
         if node.op_type not in found:
             found.append(node.op_type)
     records = []
@@ -120,6 +125,16 @@ def describe_layers(
                 LayerRecord(entry.path, type(entry.layer).__name__, ", ".join(form), note)
             )
     return tuple(records)
+
+
+def _holder(entry: LayerEntry) -> LayerEntry:
+    """The outermost recurrent layer that holds a layer; the layer itself if none does."""
+    found, parent = entry, entry.parent
+    while parent is not None:
+        if is_recurrent(parent.layer):
+            found = parent
+        parent = parent.parent
+    return found
 
 
 def _rank(operator: str) -> int:

@@ -23,6 +23,7 @@ from ._builder import GraphBuilder
 from ._caches import call_with_cache, reach
 from ._layers import LayerEntry, LayerTable, is_recurrent
 from ._registry import NotLowerableError, Registry, qualified_name
+from ._scan import mark_scan
 from ._states import StatefulCall, describe_cache, describe_structure
 from .lowerings._loop import RecurrentLoop
 
@@ -47,9 +48,12 @@ class Marker:
 
     Attributes:
         emit: Adds the nodes, given a builder and the names of inputs and outputs.
+        step: For a loop, the TensorFlow function of one step; its graph becomes the
+            builder's `body`.
     """
 
     emit: Emit
+    step: Any = None
 
 
 @dataclass(slots=True)
@@ -105,7 +109,12 @@ class Tracer:
             return np.asarray(keras.ops.convert_to_numpy(get()))
 
     def mark(
-        self, inputs: Sequence[Any], outputs: Sequence[tuple[str, Sequence[Any]]], emit: Emit
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[tuple[str, Sequence[Any]]],
+        emit: Emit,
+        *,
+        step: Any = None,
     ) -> list[Any]:
         """Leave a marker in the trace.
 
@@ -113,6 +122,7 @@ class Tracer:
             inputs: The tensors that the emitted nodes will read.
             outputs: dtype and shape of each tensor that they will give.
             emit: Adds the nodes when the lowering stage comes to the marker.
+            step: As for `Marker`.
 
         Returns:
             The output tensors.
@@ -121,8 +131,7 @@ class Tracer:
             NotLowerableError: The layer is called inside of a loop, whose body TensorFlow may
                 copy or vectorise.
         """
-        if not self._at_top():
-            raise NotLowerableError("it is called inside of a loop")
+        self.require_top()
         # an eager tensor (a table of positions, say) is a constant of the trace
         inside = [
             tf.constant(value.numpy()) if _is_eager(value) else tf.convert_to_tensor(value)
@@ -132,11 +141,20 @@ class Tracer:
             _never_run, inside, [dtype for dtype, _ in outputs], name="marker"
         )
         token = results[0].op.get_attr("token").decode()
-        self.markers[token] = Marker(emit)
+        self.markers[token] = Marker(emit, step)
         return [
             tf.ensure_shape(result, shape)
             for result, (_, shape) in zip(results, outputs, strict=True)
         ]
+
+    def require_top(self) -> None:
+        """Decline where no marker may stand.
+
+        Raises:
+            NotLowerableError: As for `mark`.
+        """
+        if tf.compat.v1.get_default_graph() is not self.graph:
+            raise NotLowerableError("it is called inside of a loop")
 
     # The seams.
 
@@ -278,12 +296,19 @@ class Tracer:
                     result = self._mark_loop(frame, ops, sequences, initial_state, mask)
                 except NotLowerableError as reason:
                     self.declined[entry.path] = str(reason)
+            native = result is not None
+            if result is None and self.lowering:
+                try:
+                    result = mark_scan(self, entry, sequences, initial_state, mask, training)
+                except NotLowerableError as reason:
+                    why = self.declined.get(entry.path)
+                    self.declined[entry.path] = f"{why}; no Scan: {reason}" if why else str(reason)
             if result is None:
                 result = inner_loop(sequences, initial_state, mask, training=training)
-                if self._continues(frame, entry.layer, masked=masked):
-                    stacked = qualified_name(type(entry.layer.cell)) == _STACK
-                    own = initial_state[-1] if stacked else initial_state
-                    result = _continue(result, keras.tree.flatten(own)[0], mask)
+            if not native and self._continues(frame, entry.layer, masked=masked):
+                stacked = qualified_name(type(entry.layer.cell)) == _STACK
+                own = initial_state[-1] if stacked else initial_state
+                result = _continue(result, keras.tree.flatten(own)[0], mask)
             self.finals[id(entry.layer), frame.index] = result[2]
             return result
 

@@ -66,6 +66,37 @@ class File:
         )
         return results[: len(names)], after
 
+    def run(self, value, states=None):
+        """As `step`, for a model of one input, from the first states if none are given."""
+        feed = {self.manifest.inputs[0].name: value}
+        return self.step(feed, states or self.initial(value.shape[0]))
+
+    def steps(self):
+        """The bodies of the Scans."""
+        return [
+            attribute.g
+            for node in self.model.graph.node
+            if node.op_type == "Scan"
+            for attribute in node.attribute
+            if attribute.name == "body"
+        ]
+
+    def step_products(self):
+        """How many products and convolutions run once a step."""
+        products = ("MatMul", "Gemm", "Conv", "Einsum")
+        return sum(node.op_type in products for body in self.steps() for node in body.node)
+
+    def assert_scan(self, count=1):
+        """Scans, no Loop, and nothing foreign: of a model whose layers are called `rnn...`."""
+        found = self.ops()
+        assert found.get("Scan") == count
+        assert not {"Loop", "If"} & set(found)
+        assert {node.domain for node in self.nodes()} <= {"", "ai.onnx"}
+        onnx.checker.check_model(self.model, full_check=True)
+        for body in self.steps():
+            assert not body.initializer  # weights are in the file once, outside
+            assert all(node.name.startswith("rnn") for node in body.node)
+
 
 def _dims(value):
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

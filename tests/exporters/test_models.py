@@ -201,15 +201,14 @@ CASES = [
         "cell with a Dense inside",
         sequential(lambda: layers.RNN(WithDense(4), return_sequences=True)),
         states="all",
-        ops={"Loop": 1},
-        absent=(),
+        ops={"Scan": 1},
     ),
     Case(
         "ConvLSTM2D",
         sequential(lambda: layers.ConvLSTM2D(2, 3, return_sequences=True), shape=(None, 5, 5, 2)),
         ((2, 4, 5, 5, 2),),
         "all",
-        absent=(),
+        {"Scan": 1},
     ),
 ]
 

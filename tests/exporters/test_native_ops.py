@@ -150,7 +150,7 @@ def test_default_activations_carry_no_parameters(layer, exported):
 
 @pytest.mark.parametrize("activation", ["gelu", "selu", "silu", "softplus"])
 @pytest.mark.parametrize("layer", OPS)
-def test_other_activations_become_a_loop(layer, activation, exported, randomized, close):
+def test_other_activations_become_a_scan(layer, activation, exported, randomized, close):
     model = randomized(
         keras.Sequential(
             [
@@ -160,8 +160,10 @@ def test_other_activations_become_a_loop(layer, activation, exported, randomized
         )
     )
     file = exported(model, states="all")
-    assert "Loop" in file.ops()
+    assert file.ops().get("Scan") == 1
+    assert "Loop" not in file.ops()
     (record,) = [record for record in file.report.layers if record.class_name == layer]
+    assert record.form.startswith("Scan")
     assert activation in record.note
     assert_streams(file, model, close)
 
