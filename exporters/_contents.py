@@ -39,7 +39,7 @@ class FileContents:
         if self.version:
             return int(self.version.partition(".")[0]) < 3
         # Keras 3 names the module of everything; JSON of its models has no version.
-        return "module" not in self.config
+        return self.kind != "keras" and "module" not in self.config
 
 
 def read_contents(file: Path) -> FileContents:
@@ -71,7 +71,7 @@ def read_contents(file: Path) -> FileContents:
             f"{str(file)!r} is no Keras file or is damaged: {summary(error)}",
             expected=forms.get(file.suffix, "an HDF5 file"),
         ) from error
-    if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
+    if not isinstance(config, dict) or "class_name" not in config:
         raise ModelFileError(
             f"{str(file)!r} is no Keras file or is damaged: it describes no model",
             expected="a file written by model.save() or model.to_json()",

@@ -158,8 +158,8 @@ def sequences(x):
     y = K2.Conv1D(4, 3, padding="causal", dilation_rate=2)(x)
     y = K2.SeparableConv1D(4, 3, padding="same", activation="relu")(y)
     y = K2.SpatialDropout1D(0.2)(K2.GaussianNoise(0.1)(y))
-    y = K2.Masking()(K2.Permute((1, 2))(y))
-    return K2.RepeatVector(3)(K2.GlobalMaxPooling1D()(y))
+    y = K2.LSTM(3, return_sequences=True)(K2.Masking()(K2.Permute((1, 2))(y)))
+    return K2.RepeatVector(3)(K2.GlobalAveragePooling1D()(y))
 
 
 def training_only():
