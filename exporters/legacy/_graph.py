@@ -14,7 +14,7 @@ from rnnonnx.errors import ModelFileError
 
 from ._arguments import policy_name
 from ._json import plain
-from ._layers import Names, build_layer, clean_name
+from ._layers import Names, build_layer
 from ._nodes import call_arguments, lowest_calls, references, replace
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Rebuilder:
     def __init__(self, custom_objects: Mapping[str, Any], adaptations: Adaptations) -> None:
         self.members: dict[int, list[tuple[str, Any]]] = {}
         self.classes: dict[int, str] = {}
-        self._names = Names(custom_objects)
+        self._names = Names(custom_objects, adaptations)
         self._adaptations = adaptations
 
     def model(self, entry: Mapping[str, Any]) -> Any:
@@ -56,7 +56,9 @@ class Rebuilder:
         """
         try:
             with keras.saving.custom_object_scope(self._names.custom_objects):
-                model = self._build(plain(dict(entry)))
+                config = plain(dict(entry))
+                self._names.reserve(config)
+                model = self._build(config)
         except (KeyError, IndexError, AttributeError, TypeError, ValueError, NameError) as error:
             raise ModelFileError(
                 "the model cannot be built again from its config: "
@@ -194,7 +196,7 @@ class Rebuilder:
         return model
 
     def _clean(self, name: str) -> str:
-        return clean_name(str(name), self._adaptations)
+        return self._names.clean(str(name))
 
 
 def _name(entry: Mapping[str, Any]) -> str:

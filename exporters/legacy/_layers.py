@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 
 
 class Names:
-    """What the names in a file stand for: the caller's objects first, then Keras's registry."""
+    """What the names in a file stand for: the caller's objects first, then Keras's registry.
 
-    def __init__(self, custom_objects: Mapping[str, Any]) -> None:
+    Args:
+        custom_objects: The caller's objects by name.
+        adaptations: Takes notes of names that change.
+    """
+
+    def __init__(self, custom_objects: Mapping[str, Any], adaptations: Adaptations) -> None:
         self._custom = dict(custom_objects)
+        self._adaptations = adaptations
+        self._taken: set[str] = set()
+        self._clean: dict[str, str] = {}
 
     @property
     def custom_objects(self) -> dict[str, Any]:
@@ -35,6 +43,30 @@ class Names:
         if found is None:
             found = keras.saving.get_registered_object(name, custom_objects=self._custom)
         return found
+
+    def reserve(self, config: Any) -> None:
+        """Keep the names in a config from being given to anything else."""
+        if isinstance(config, dict):
+            if isinstance(config.get("name"), str):
+                self._taken.add(config["name"])
+            for value in config.values():
+                self.reserve(value)
+        elif isinstance(config, list):
+            for value in config:
+                self.reserve(value)
+
+    def clean(self, name: str) -> str:
+        """A name that Keras 3 takes: it refuses slashes."""
+        if "/" not in name:
+            return name
+        if name not in self._clean:
+            self._adaptations.add("a slash in a name became an underscore", name)
+            clean = name.replace("/", "_")
+            while clean in self._taken:
+                clean += "_"
+            self._taken.add(clean)
+            self._clean[name] = clean
+        return self._clean[name]
 
 
 def build_layer(
@@ -59,7 +91,7 @@ def build_layer(
     """
     class_name = str(entry["class_name"])
     config = dict(entry.get("config") or {})
-    name = clean_name(str(config.get("name", class_name.lower())), adaptations)
+    name = names.clean(str(config.get("name", class_name.lower())))
     config["name"] = name
     custom = names.find(str(entry.get("registered_name") or class_name)) or names.find(class_name)
     try:
@@ -82,14 +114,6 @@ def build_layer(
     if not trainable:
         layer.trainable = False
     return layer
-
-
-def clean_name(name: str, adaptations: Adaptations) -> str:
-    """A name that Keras 3 takes: it refuses slashes."""
-    if "/" not in name:
-        return name
-    adaptations.add("a slash in a name became an underscore", name)
-    return name.replace("/", "_")
 
 
 def _nested(key: str, value: Any, names: Names, build: Callable[[Mapping[str, Any]], Any]) -> Any:

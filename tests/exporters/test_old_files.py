@@ -180,10 +180,17 @@ def training_only():
 def slashes():
     x = tf_keras.Input((None, 3), name="in/x")
     y = K2.LSTM(3, name="a/b")(x)
-    return tf_keras.Model(x, [K2.Dense(2, name="out/1")(y), K2.Dense(2, name="out_2")(y)])
+    return tf_keras.Model(x, [K2.Dense(2, name="out/1")(y), K2.Dense(2, name="out_1")(y)])
+
+
+def two_inputs():
+    x, z = tf_keras.Input((None, 3), name="x"), tf_keras.Input((4,), name="z")
+    y = K2.LSTM(4)(x, initial_state=[z, K2.Dense(4)(z)])
+    return tf_keras.Model({"z": z, "x": x}, [y, K2.Dot(axes=1, normalize=True)([y, z])])
 
 
 CASES = {
+    "two inputs": two_inputs,
     "lstm": recurrent(K2.LSTM),
     "lstm without bias": recurrent(K2.LSTM, use_bias=False, unit_forget_bias=False),
     "gru": recurrent(K2.GRU),
@@ -242,6 +249,8 @@ def compare(file, model, close):
     """The ONNX file against Keras 2."""
     inputs = sample(model)
     names = [tensor.name for tensor in file.manifest.inputs]
+    if len(names) > 1:
+        names = model.input_names
     got, _ = file.step(dict(zip(names, inputs, strict=True)), file.initial(len(inputs[0])))
     expected = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     expected = list(expected) if isinstance(expected, list | tuple) else [expected]
@@ -265,6 +274,24 @@ def test_an_old_file_computes_what_keras_2_computes(name, tmp_path, exported, cl
 def test_the_other_forms_of_file(name, form, tmp_path, exported, close):
     model = randomize(CASES[name]())
     compare(exported(save(model, tmp_path, form)), model, close)
+
+
+def test_a_folder_of_tensorflow_2_4(tmp_path, exported, close):
+    """Until then the configs stood in saved_model.pb."""
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    model = randomize(CASES["bidirectional"]())
+    path = save(model, tmp_path, "folder")
+    old = saved_metadata_pb2.SavedMetadata.FromString((path / "keras_metadata.pb").read_bytes())
+    new = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    nodes = new.meta_graphs[0].object_graph_def.nodes
+    for entry in old.nodes:
+        nodes[entry.node_id].user_object.metadata = entry.metadata
+        nodes[entry.node_id].user_object.identifier = entry.identifier
+    (path / "saved_model.pb").write_bytes(new.SerializeToString())
+    (path / "keras_metadata.pb").unlink()
+    compare(exported(path), model, close)
 
 
 @pytest.mark.parametrize("weights", ["old.h5", "only.h5", "only.weights.h5", "old.keras"])
