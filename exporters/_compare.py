@@ -10,7 +10,7 @@ from rnnonnx.errors import ManifestError
 from ._check import check_parity
 from ._export import OPSETS
 from ._layers import LayerTable
-from ._load import load_model
+from ._load import load
 from ._reference import as_arrays
 from ._signature import read_signature
 from ._steps import make_subject
@@ -33,18 +33,20 @@ def compare(
     tolerance: float = 1e-5,
     calls: int = 3,
     sample_inputs: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> ParityReport:
     """Compare a step function with a Keras model.
 
     Args:
-        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
         manifest: Names the inputs, outputs and states of the candidate.
         candidate: `(inputs, states) -> (outputs, new states)`, arrays by the manifest's names.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`.
         calls: Consecutive calls, with carried state, at each batch size.
         sample_inputs: Data by the model's own input names, batch first; random by default.
+        weights: The file with the weights, where `model` is the path of JSON.
         custom_objects: Classes that a file names, by name.
         safe_mode: Refuse a file that carries Python code.
 
@@ -56,7 +58,9 @@ def compare(
         ExportError: The Keras model cannot be run at other sizes.
     """
     if isinstance(model, str | os.PathLike):
-        model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
+        model = load(
+            model, weights=weights, custom_objects=custom_objects, safe_mode=safe_mode
+        ).model
     data = as_arrays(sample_inputs)
     signature = read_signature(model, data)
     table = LayerTable(model)

@@ -16,7 +16,7 @@ from ._capture import capture
 from ._check import check_graph, check_parity, require_match
 from ._finish import finish
 from ._layers import LayerTable
-from ._load import load_model
+from ._load import load
 from ._lower import lower
 from ._plan import plan_interface
 from ._reference import as_arrays
@@ -43,6 +43,7 @@ def export(
     verify: bool = True,
     tolerance: float = 1e-5,
     sample_inputs: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
     progress: Callable[[str], None] | None = None,
@@ -50,7 +51,8 @@ def export(
     """Export a Keras model to an ONNX file with explicit state.
 
     Args:
-        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        model: A built `keras.Model`, or the path of a file of Keras 2 or 3: `.keras`,
+            `.h5`, the JSON of `model.to_json()`, or a SavedModel directory of Keras 2.
         path: The ONNX file to write. It is written only once it has been checked.
         states: Which states become inputs and outputs: `"stateful"`, those of layers that
             keep state between calls; `"all"`, those of every recurrent layer, so that a model
@@ -65,6 +67,7 @@ def export(
         sample_inputs: Data for the comparison by input name, batch first; random by default.
             For a model that is Python code (a subclass of `keras.Model`) it also says which
             arguments it takes, of which dtype and shape.
+        weights: The file with the weights, where `model` is the path of JSON.
         custom_objects: Classes that a file names, by name.
         safe_mode: Refuse a file that carries Python code.
         progress: Called with the name of each stage as it begins: `load`, `capture`,
@@ -87,6 +90,7 @@ def export(
     tell = progress or (lambda _stage: None)
     target = _target(path)
     _check_arguments(states, opset, batch, tolerance)
+    adapted: tuple[str, ...] = ()
     if isinstance(model, str | os.PathLike):
         if target.exists() and Path(model).exists() and target.samefile(model):
             raise ArgumentError(
@@ -94,7 +98,10 @@ def export(
                 remedy="give the ONNX file another name",
             )
         tell("load")
-        model = load_model(model, custom_objects=custom_objects, safe_mode=safe_mode)
+        loaded = load(model, weights=weights, custom_objects=custom_objects, safe_mode=safe_mode)
+        model, adapted = loaded.model, loaded.notes
+    elif weights is not None:
+        raise ArgumentError("weights= goes with the path of a model's JSON, not with a live model")
     tell("capture")
     data = as_arrays(sample_inputs)
     signature = read_signature(model, data)
@@ -131,7 +138,11 @@ def export(
         size=len(content),
         nodes=count_nodes(finished),
         layers=describe_layers(finished, table, trace.declined),
-        notes=(*found.notes, *(() if verify else ("not compared with Keras (verify=False)",))),
+        notes=(
+            *adapted,
+            *found.notes,
+            *(() if verify else ("not compared with Keras (verify=False)",)),
+        ),
         parity=parity,
         seconds=time.perf_counter() - begin,
     )

@@ -1,32 +1,52 @@
-"""Loading Keras files: what can go wrong with a file, said before or instead of Keras."""
+"""Loading Keras files of every version: which way each is opened, and what is said of it."""
 
 from __future__ import annotations
 
-import json
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import keras
 
-from rnnonnx.errors import ModelFileError, UnsafeModelError
+from rnnonnx.errors import ModelFileError
+
+from ._contents import FileContents, read_contents, summary
+from ._safety import refuse_code
+from ._weights_file import load_keras3_weights, open_weights
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model from a file.
+
+    Attributes:
+        model: The `keras.Model`, not compiled.
+        notes: What was adapted so that this Keras computes what the file's Keras did.
+    """
+
+    model: Any
+    notes: tuple[str, ...]
 
 
 def load_model(
     path: str | os.PathLike[str],
     *,
+    weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> Any:
-    """Load a Keras model from a `.keras` or `.h5` file.
+    """Load a Keras model from a file of Keras 2 or 3.
+
+    A model that Keras 2 wrote is built again in Keras 3, with the arithmetic of Keras 2.
 
     Args:
-        path: The file.
+        path: A `.keras` or `.h5` file, a SavedModel directory that Keras 2 wrote, or the JSON
+            of `model.to_json()`.
+        weights: The file with the weights, where `path` is JSON.
         custom_objects: Classes and functions that the file names, by name.
         safe_mode: Refuse a file that carries Python code (a Lambda layer around a lambda).
 
@@ -34,93 +54,90 @@ def load_model(
         The `keras.Model`, not compiled.
 
     Raises:
-        ModelFileError: The file is missing, damaged, of another kind, or names a class that
-            is not known.
+        ModelFileError: A file is missing, damaged, of another kind, or names a class or an
+            argument that Keras 3 does not know.
         UnsafeModelError: `safe_mode` and the file carries code.
     """
-    file = Path(path)
-    if not file.exists():
-        raise ModelFileError(f"there is no file {str(file)!r}", expected="a .keras or .h5 file")
-    if file.suffix not in (".keras", ".h5", ".hdf5"):
+    return load(path, weights=weights, custom_objects=custom_objects, safe_mode=safe_mode).model
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> LoadedModel:
+    """The same as `load_model`, with notes on what was adapted."""
+    contents = read_contents(Path(path))
+    if (contents.kind == "json") != (weights is not None):
         raise ModelFileError(
-            f"cannot tell what {str(file)!r} holds",
-            expected="a .keras or .h5 file",
-            received="a directory" if file.is_dir() else f"a name ending in {file.suffix!r}",
-            remedy="save the model with model.save('model.keras')",
+            f"{str(path)!r} has no weights" if weights is None else f"{str(path)!r} has weights",
+            expected="JSON together with a file of weights, or a file with both",
+            remedy="give the weights: weights= in Python, --weights on the command line"
+            if weights is None
+            else "leave weights= or --weights out",
         )
     if safe_mode:
-        _refuse_code(file)
-    try:
-        return keras.models.load_model(
-            file, custom_objects=dict(custom_objects or {}), compile=False, safe_mode=safe_mode
+        refuse_code(contents.config, contents.path)
+    source = contents.path if weights is None else Path(weights)
+    if contents.is_old:
+        return _rebuild(contents, source, dict(custom_objects or {}))
+    return LoadedModel(_load(contents, source, dict(custom_objects or {}), safe_mode=safe_mode), ())
+
+
+def _rebuild(
+    contents: FileContents, source: Path, custom_objects: Mapping[str, Any]
+) -> LoadedModel:
+    """What Keras 2 wrote, in Keras 3."""
+    from . import legacy
+
+    version = contents.version or "2 or older"
+    if version.startswith(("0.", "1.")):
+        raise ModelFileError(
+            f"{str(contents.path)!r} was written by Keras {version}",
+            expected="a file of Keras 2 or 3",
+            remedy="load and save it with Keras 2.0 to 2.3, which reads it",
         )
+    adaptations = legacy.Adaptations()
+    adaptations.add(f"written by Keras {version}, built again in Keras {keras.__version__}")
+    rebuilder = legacy.Rebuilder(custom_objects, adaptations)
+    model = rebuilder.model(contents.config)
+    if contents.kind == "saved_model":
+        weights = legacy.read_saved_model_weights(contents.path)
+        legacy.assign_weights(model, weights, rebuilder.members, adaptations)
+    else:
+        with open_weights(source) as (group, by_name):
+            if by_name:
+                weights = legacy.read_layer_weights(group)
+                legacy.assign_weights(model, weights, rebuilder.members, adaptations)
+            else:
+                legacy.assign_archive(group, model, rebuilder)
+    return LoadedModel(model, adaptations.notes())
+
+
+def _load(
+    contents: FileContents, source: Path, custom_objects: dict[str, Any], *, safe_mode: bool
+) -> Any:
+    """What Keras 3 wrote."""
+    try:
+        if contents.kind == "json":
+            model = keras.saving.deserialize_keras_object(
+                contents.config, custom_objects=custom_objects, safe_mode=safe_mode
+            )
+            load_keras3_weights(model, source)
+            return model
+        return keras.models.load_model(
+            contents.path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+        )
+    except ModelFileError:
+        raise
     except Exception as error:
         unknown = "Could not locate" in str(error) or "Unknown layer" in str(error)
         raise ModelFileError(
-            f"Keras cannot load {str(file)!r}: {_summary(error)}",
+            f"Keras cannot load {str(contents.path)!r}: {summary(error)}",
             remedy="pass the classes that the file names: custom_objects= in Python, "
             "--custom-objects module:name on the command line"
             if unknown
             else "check that the file is whole and was written by a Keras that this one reads",
         ) from error
-
-
-def _summary(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:400] or type(error).__name__
-
-
-def _refuse_code(file: Path) -> None:
-    for name in _lambdas(_read_config(file)):
-        raise UnsafeModelError(
-            f"layer {name!r} of {str(file)!r} is a Lambda: loading it runs Python code that the "
-            "file carries",
-            remedy="if you trust where the file came from, allow it: safe_mode=False in Python, "
-            "--allow-unsafe on the command line; better, replace the Lambda by a layer of "
-            "your own and pass it in custom_objects",
-        )
-
-
-def _read_config(file: Path) -> Any:
-    """The model's config as the file has it.
-
-    Raises:
-        ModelFileError: The file is no Keras file or is damaged.
-    """
-    try:
-        if file.suffix == ".keras":
-            with zipfile.ZipFile(file) as archive:
-                return json.loads(archive.read("config.json"))
-        with h5py.File(file, "r") as archive:
-            config = archive.attrs.get("model_config")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ModelFileError(
-            f"{str(file)!r} is no Keras file or is damaged: {_summary(error)}",
-            expected="a zip archive with config.json"
-            if file.suffix == ".keras"
-            else "an HDF5 file",
-        ) from error
-    if config is None:
-        raise ModelFileError(
-            f"{str(file)!r} holds weights without a model",
-            expected="a file written by model.save()",
-            remedy="build the model in Python, call model.load_weights(), and export it from there",
-        )
-    return json.loads(config)
-
-
-def _lambdas(config: Any) -> Iterator[str]:
-    """Names of the Lambda layers in a config that carry code rather than a function's name."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if config.get("class_name") == "Lambda" and isinstance(inner, dict):
-            function = inner.get("function")
-            # Keras 3 writes {"class_name": "__lambda__"}, Keras 2 a list with the bytecode.
-            coded = isinstance(function, dict) and function.get("class_name") == "__lambda__"
-            if coded or isinstance(function, list) or inner.get("function_type") == "lambda":
-                yield str(inner.get("name"))
-        for value in config.values():
-            yield from _lambdas(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _lambdas(value)

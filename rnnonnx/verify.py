@@ -23,6 +23,7 @@ def verify(
     calls: int = 3,
     data: Mapping[str, Any] | None = None,
     tolerance: float = 1e-5,
+    weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> ParityReport:
@@ -32,11 +33,12 @@ def verify(
     with carried state, at several batch sizes and lengths.
 
     Args:
-        model: A built `keras.Model`, or the path of a `.keras` or `.h5` file.
+        model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
         path: The ONNX file, with a manifest.
         calls: Consecutive calls at each batch size.
         data: Inputs by the model's own names, batch first; random by default.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        weights: The file with the weights, where `model` is the path of JSON.
         custom_objects: Classes that the Keras file names, by name.
         safe_mode: Refuse a Keras file that carries Python code.
 
@@ -69,6 +71,7 @@ def verify(
         tolerance=tolerance,
         calls=calls,
         sample_inputs=data,
+        weights=weights,
         custom_objects=custom_objects,
         safe_mode=safe_mode,
     )

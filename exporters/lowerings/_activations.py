@@ -49,6 +49,10 @@ _BY_KERAS_NAME = {
 }
 
 
+# ONNX's own default: CUDA takes the operator with it.
+_KERAS2_HARD_SIGMOID = Activation("HardSigmoid", 0.2, 0.5)
+
+
 def to_onnx(function: Any) -> Activation:
     """The ONNX activation that computes what a Keras activation computes.
 
@@ -60,6 +64,10 @@ def to_onnx(function: Any) -> Activation:
     """
     import keras
 
+    from ..legacy import keras2_hard_sigmoid
+
+    if function is keras2_hard_sigmoid:
+        return _KERAS2_HARD_SIGMOID
     for name, activation in _BY_KERAS_NAME.items():
         if function is getattr(keras.activations, name):
             return activation

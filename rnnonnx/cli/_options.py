@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -9,6 +10,10 @@ import typer
 CustomObjects: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="MODULE:NAME", help="A class that the model needs. Repeatable."),
+]
+Weights: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The weights of a model that is a .json file."),
 ]
 AllowUnsafe: TypeAlias = Annotated[
     bool,

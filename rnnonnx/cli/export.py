@@ -10,7 +10,7 @@ import typer
 from . import _parse
 from ._console import human_size, print_json, progress, show
 from ._errors import guarded
-from ._options import AllowUnsafe, CustomObjects, Tolerance  # noqa: TC001 (typer reads them)
+from ._options import AllowUnsafe, CustomObjects, Tolerance, Weights  # noqa: TC001 (typer)
 from ._places import Kept, check_file
 
 _STAGES = {
@@ -25,7 +25,10 @@ _STAGES = {
 @guarded
 def export(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Keras model: a .keras or .h5 file.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Keras model: .keras, .h5, .json or a SavedModel directory."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
     *,
@@ -45,6 +48,7 @@ def export(
         list[str] | None,
         typer.Option("--name", metavar="OLD=NEW", help="Rename an input or output. Repeatable."),
     ] = None,
+    weights: Weights = None,
     custom_objects: CustomObjects = None,
     allow_unsafe: AllowUnsafe = False,
     data: Annotated[
@@ -91,6 +95,7 @@ def export(
             verify=not no_verify,
             tolerance=tolerance,
             sample_inputs=samples,
+            weights=weights,
             custom_objects=_parse.custom_objects(custom_objects or []),
             safe_mode=not allow_unsafe,
             progress=lambda stage: report(_STAGES.get(stage, stage)),

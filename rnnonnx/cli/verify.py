@@ -10,13 +10,16 @@ import typer
 from . import _parse
 from ._console import print_json, progress, show
 from ._errors import PARITY_FAILED, guarded
-from ._options import AllowUnsafe, CustomObjects, Tolerance  # noqa: TC001 (typer reads them)
+from ._options import AllowUnsafe, CustomObjects, Tolerance, Weights  # noqa: TC001 (typer)
 
 
 @guarded
 def verify(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Keras model: a .keras or .h5 file.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Keras model: .keras, .h5, .json or a SavedModel directory."
+        ),
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
     *,
@@ -30,6 +33,7 @@ def verify(
         int, typer.Option(min=1, help="Consecutive calls, state carried from one to the next.")
     ] = 3,
     tolerance: Tolerance = 1e-5,
+    weights: Weights = None,
     custom_objects: CustomObjects = None,
     allow_unsafe: AllowUnsafe = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -57,6 +61,7 @@ def verify(
             calls=calls,
             data=arrays,
             tolerance=tolerance,
+            weights=weights,
             custom_objects=_parse.custom_objects(custom_objects or []),
             safe_mode=not allow_unsafe,
         )

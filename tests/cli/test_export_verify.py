@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -189,3 +190,14 @@ def test_export_tells_why_a_layer_is_not_native(invoke, tmp_path):
     result = invoke("export", tmp_path / "m.keras", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 0, result.output
     assert "layer 'rnn': ONNX's recurrent operators have no activation 'selu'" in result.stdout
+
+
+def test_json_with_weights(invoke, tmp_path):
+    model = keras.Sequential([keras.Input((None, 3), name="x"), keras.layers.GRU(4)])
+    (tmp_path / "model.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "model.weights.h5")
+    source, weights = str(tmp_path / "model.json"), str(tmp_path / "model.weights.h5")
+    out = str(tmp_path / "model.onnx")
+    assert invoke("export", source, "-o", out, "--weights", weights).exit_code == 0
+    assert invoke("verify", source, out, "--weights", weights).exit_code == 0
+    assert invoke("verify", source, out).exit_code == 3

@@ -1,0 +1,118 @@
+"""What a Keras file holds, read without building anything of it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from rnnonnx.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPECTED = "a .keras, .h5 or .json file, or a SavedModel directory"
+
+
+@dataclass(frozen=True, slots=True)
+class FileContents:
+    """A model's description as a file has it.
+
+    Attributes:
+        path: The file or directory.
+        kind: `keras`, `h5`, `json` or `saved_model`.
+        config: The model as `{"class_name": ..., "config": ...}`, in the file's own form.
+        version: The Keras that wrote it; empty where the file does not tell.
+    """
+
+    path: Path
+    kind: str
+    config: dict[str, Any]
+    version: str
+
+    @property
+    def is_old(self) -> bool:
+        """Whether Keras 3 did not write it."""
+        if self.version:
+            return int(self.version.partition(".")[0]) < 3
+        # Keras 3 names the module of everything; JSON of its models has no version.
+        return self.kind != "keras" and "module" not in self.config
+
+
+def read_contents(file: Path) -> FileContents:
+    """Read the description of the model in a file.
+
+    Raises:
+        ModelFileError: The file is missing, of another kind, damaged, or has no model.
+    """
+    if not file.exists():
+        raise ModelFileError(f"there is no file {str(file)!r}", expected=EXPECTED)
+    if file.is_dir() and (file / "saved_model.pb").exists():
+        from .legacy import read_saved_model_config
+
+        config, version = read_saved_model_config(file)
+        return FileContents(file, "saved_model", config, version)
+    readers = {".keras": _keras, ".h5": _h5, ".hdf5": _h5, ".json": _json}
+    if file.suffix not in readers:
+        raise ModelFileError(
+            f"cannot tell what {str(file)!r} holds",
+            expected=EXPECTED,
+            received="a directory" if file.is_dir() else f"a name ending in {file.suffix!r}",
+            remedy="save the model with model.save('model.keras')",
+        )
+    try:
+        config, version = readers[file.suffix](file)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        forms = {".keras": "a zip archive with config.json", ".json": "a model's JSON"}
+        raise ModelFileError(
+            f"{str(file)!r} is no Keras file or is damaged: {summary(error)}",
+            expected=forms.get(file.suffix, "an HDF5 file"),
+        ) from error
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise ModelFileError(
+            f"{str(file)!r} is no Keras file or is damaged: it describes no model",
+            expected="a file written by model.save() or model.to_json()",
+        )
+    return FileContents(file, _KINDS[file.suffix], config, version)
+
+
+_KINDS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".json": "json"}
+
+
+def summary(error: Exception) -> str:
+    """An error's text in one line of bearable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:400] or type(error).__name__
+
+
+def _keras(file: Path) -> tuple[Any, str]:
+    with zipfile.ZipFile(file) as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+        return json.loads(archive.read("config.json")), str(metadata.get("keras_version", ""))
+
+
+def _h5(file: Path) -> tuple[Any, str]:
+    with h5py.File(file, "r") as archive:
+        config = archive.attrs.get("model_config")
+        version = _text(archive.attrs.get("keras_version", ""))
+    if config is None:
+        raise ModelFileError(
+            f"{str(file)!r} holds weights without a model",
+            expected="a file written by model.save()",
+            remedy="save the architecture with model.to_json() and give both: "
+            "load_model('model.json', weights=...), or --weights on the command line; or build "
+            "the model in Python, call model.load_weights(), and export it from there",
+        )
+    return json.loads(_text(config)), version
+
+
+def _json(file: Path) -> tuple[Any, str]:
+    config = json.loads(file.read_text("utf-8"))
+    return config, str(config.get("keras_version", "")) if isinstance(config, dict) else ""
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
