@@ -321,7 +321,7 @@ def test_hard_sigmoid_keeps_the_native_operator(tmp_path, exported):
     model = randomize(CASES["hard_sigmoid"]())
     file = exported(save(model, tmp_path))
     ops = file.ops()
-    assert ops["GRU"] == 2
+    assert ops["GRU"] == 1
     assert ops["LSTM"] == 1
     assert "Loop" not in ops
     [cell] = [node for node in file.nodes() if node.op_type == "LSTM"]
@@ -454,7 +454,7 @@ def test_cudnn_layouts(cls, gates, wrapped, as_class, tmp_path, exported, close)
     file = exported(path)
     compare(file, model, close)
     assert any("cuDNN's layout" in note for note in file.report.notes)
-    assert file.ops()[cls.__name__] == (2 if wrapped else 1)
+    assert file.ops()[cls.__name__] == 1
 
 
 # --- custom objects and code ---------------------------------------------------------------------
