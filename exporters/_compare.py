@@ -12,7 +12,7 @@ from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load
 from ._reference import as_arrays
-from ._signature import read_signature
+from ._signature import choose_dtypes, read_signature
 from ._steps import make_subject
 from ._study import Study, study
 
@@ -63,6 +63,12 @@ def compare(
         ).model
     data = as_arrays(sample_inputs)
     signature = read_signature(model, data)
+    files = manifest.source.names
+    dtypes = {files.get(tensor.name, tensor.name): tensor.dtype for tensor in manifest.inputs}
+    known = {item.name for item in signature.inputs}
+    signature = choose_dtypes(
+        signature, {name: dtype for name, dtype in dtypes.items() if name in known}
+    )
     table = LayerTable(model)
     batch = next((t.shape[t.batch_axis] for t in manifest.inputs if t.batch_axis is not None), None)
     found = _study_like(
@@ -76,7 +82,6 @@ def compare(
             data=data,
         ),
     )
-    files = manifest.source.names
     inputs = _names(
         "inputs",
         [item.name for item in signature.inputs],

@@ -15,13 +15,13 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
 from ._finish import finish
-from ._layers import LayerTable
+from ._layers import LayerTable, refuse_dtypes
 from ._load import load
 from ._lower import lower
 from ._plan import plan_interface
 from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
-from ._signature import read_signature
+from ._signature import choose_dtypes, read_signature
 from ._steps import OnnxStep, make_subject
 from ._study import study
 
@@ -40,6 +40,7 @@ def export(
     opset: int = 18,
     batch: int | None = None,
     names: Mapping[str, str] | None = None,
+    input_dtypes: Mapping[str, str] | None = None,
     verify: bool = True,
     tolerance: float = 1e-5,
     sample_inputs: Mapping[str, Any] | None = None,
@@ -62,6 +63,8 @@ def export(
         opset: ONNX opset to write, 14 to 18.
         batch: Pins the batch size; None leaves it dynamic.
         names: New names for inputs, outputs, by old name.
+        input_dtypes: Other dtypes for inputs, by name; tokens that Keras declares as floats,
+            say, as `int32`.
         verify: Compare the file with Keras before it is written.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
@@ -104,8 +107,9 @@ def export(
         raise ArgumentError("weights= goes with the path of a model's JSON, not with a live model")
     tell("capture")
     data = as_arrays(sample_inputs)
-    signature = read_signature(model, data)
+    signature = choose_dtypes(read_signature(model, data), input_dtypes or {})
     table = LayerTable(model)
+    refuse_dtypes(table)
     found = study(table, signature, states=states, batch=batch, opset=opset, data=data)
     trace = capture(
         table,

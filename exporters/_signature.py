@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from rnnonnx.errors import ExportError, InputError, UnbuiltModelError
+from rnnonnx.errors import ArgumentError, ExportError, InputError, UnbuiltModelError
 from rnnonnx.manifest import DTYPES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -119,6 +119,32 @@ def read_signature(model: Any, samples: Mapping[str, Array] | None = None) -> Si
             remedy="pass sample_inputs={name: array} with data that the model takes",
         )
     return _subclassed_signature(model, shapes)
+
+
+def choose_dtypes(signature: Signature, dtypes: Mapping[str, str]) -> Signature:
+    """The signature with other dtypes of inputs; Keras casts them to what it declares.
+
+    Raises:
+        ArgumentError: `dtypes` names no input of the model, or no dtype that a file can take.
+    """
+    known = [item.name for item in signature.inputs]
+    if not isinstance(dtypes, Mapping) or set(dtypes) - set(known):
+        raise ArgumentError(
+            "input_dtypes= must map names of inputs to dtypes",
+            expected=f"of {known}",
+            received=repr(dtypes),
+        )
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise ArgumentError(
+                f"input_dtypes= gives {name!r} an unknown dtype",
+                expected=sorted(DTYPES),
+                received=repr(dtype),
+            )
+    inputs = tuple(
+        replace(item, dtype=dtypes.get(item.name, item.dtype)) for item in signature.inputs
+    )
+    return replace(signature, inputs=inputs)
 
 
 def _required_arguments(model: Any) -> list[str]:

@@ -28,15 +28,18 @@ def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None, mask: A
     """`keras.layers.TimeDistributed`: `[batch, time, ...]` to `[batch, time, ...]`.
 
     Raises:
-        NotLowerableError: The layer takes a mask or keeps state from step to step.
+        NotLowerableError: Its layer takes a mask that has no element of its own, or keeps
+            state from step to step.
     """
     import tensorflow as tf
 
     del tracer, training  # the inner layer is called for inference, through its own seam
     inner = layer.layer
     # private to Keras, and what its TimeDistributed asks
-    if mask is not None and inner._call_has_mask_arg:  # noqa: SLF001
-        raise NotLowerableError("a mask reaches its layer")
+    masked = mask is not None and inner._call_has_mask_arg  # noqa: SLF001
+    if masked and len(mask.shape) < 3:
+        # [batch, time] is one flag a step, where the layer expects one for each of its steps
+        raise NotLowerableError("a mask of [batch, time] reaches its layer")
     held = inner._flatten_layers()  # noqa: SLF001
     if any(is_recurrent(part) and part.stateful for part in held):
         raise NotLowerableError("its layer keeps state from step to step")
@@ -45,6 +48,11 @@ def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None, mask: A
     sizes = tf.shape(inputs)
     flat = tf.reshape(inputs, tf.concat([[-1], sizes[2:]], axis=0))
     flat = tf.ensure_shape(flat, [None, *inputs.shape[2:]])
-    result = inner(flat, training=False) if inner._call_has_training_arg else inner(flat)  # noqa: SLF001
+    arguments: dict[str, Any] = {}
+    if inner._call_has_training_arg:  # noqa: SLF001
+        arguments["training"] = False
+    if masked:
+        arguments["mask"] = tf.reshape(mask, tf.concat([[-1], tf.shape(mask)[2:]], axis=0))
+    result = inner(flat, **arguments)
     shaped = tf.reshape(result, tf.concat([sizes[:2], tf.shape(result)[1:]], axis=0))
     return tf.ensure_shape(shaped, [*inputs.shape[:2], *result.shape[1:]])

@@ -49,6 +49,12 @@ def export(
         typer.Option("--name", metavar="OLD=NEW", help="Rename an input or output. Repeatable."),
     ] = None,
     weights: Weights = None,
+    input_dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DTYPE", help="Another dtype for an input (int32, ...). Repeatable."
+        ),
+    ] = None,
     custom_objects: CustomObjects = None,
     allow_unsafe: AllowUnsafe = False,
     data: Annotated[
@@ -71,6 +77,7 @@ def export(
     """
     wanted = _parse.states(states)
     names = _parse.pairs(name or [], "--name")
+    dtypes = _parse.pairs(input_dtype or [], "--input-dtype")
     check_file(output, "-o")
     Kept({"the model": model, "the file of --data": data}).check(output)
     samples = None
@@ -92,6 +99,7 @@ def export(
             opset=opset,
             batch=batch,
             names=names or None,
+            input_dtypes=dtypes or None,
             verify=not no_verify,
             tolerance=tolerance,
             sample_inputs=samples,

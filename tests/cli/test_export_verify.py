@@ -201,3 +201,12 @@ def test_json_with_weights(invoke, tmp_path):
     assert invoke("export", source, "-o", out, "--weights", weights).exit_code == 0
     assert invoke("verify", source, out, "--weights", weights).exit_code == 0
     assert invoke("verify", source, out).exit_code == 3
+
+
+def test_export_takes_another_dtype_for_an_input(invoke, models, tmp_path):
+    out = tmp_path / "m.onnx"
+    result = invoke("export", models / "plain.keras", "-o", out, "--input-dtype", "tokens=int64")
+    assert result.exit_code == 0, result.output
+    assert ort.InferenceSession(out).get_inputs()[0].type == "tensor(int64)"
+    result = invoke("export", models / "plain.keras", "-o", out, "--input-dtype", "tokens=int7")
+    assert result.exit_code == 2

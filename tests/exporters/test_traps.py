@@ -251,6 +251,34 @@ def test_a_declared_state_of_two_axes_is_no_sequence(exported):
     assert state.shape == ("batch", 2, 3)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_tokens_as_integers(dtype, tmp_path, exported, randomized, close):
+    model = randomized(stack(layers.Embedding(9, 4), layers.GRU(3), shape=(None,)))
+    file = exported(model, states="all", input_dtypes={"x": dtype}, names={"x": "tokens"})
+    assert file.manifest.inputs[0].dtype == dtype
+    tokens = np.array([[1, 8, 0], [3, 3, 2]])
+    (got,), _ = file.step({"tokens": tokens.astype(dtype)}, file.initial(2))
+    close(got, model(tokens.astype("float32")))
+    assert verify(model, file.path).ok
+
+
+@pytest.mark.parametrize("dtypes", [{"y": "int32"}, {"x": "int7"}, ["x"], {"x": None}])
+def test_dtypes_that_are_none(dtypes, exported):
+    with pytest.raises(ArgumentError, match="input_dtypes="):
+        exported(stack(layers.LSTM(3)), input_dtypes=dtypes)
+
+
+def test_time_distributed_with_a_mask_of_its_own(exported, randomized, close):
+    inputs = keras.Input((None, 5), dtype="int32", name="x")
+    words = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    model = randomized(keras.Model(inputs, layers.TimeDistributed(layers.LSTM(3))(words)))
+    file = exported(model)
+    assert not {"Loop", "Scan"} & set(file.ops())
+    value = RANDOM.integers(0, 3, (2, 4, 5)).astype("int32")
+    (got,), _ = file.step({"x": value}, {})
+    close(got, model(value))
+
+
 # What the manifest says.
 
 
