@@ -13,7 +13,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,24 +22,11 @@ import tensorflow as tf
 from ._builder import GraphBuilder
 from ._caches import call_with_cache, reach
 from ._layers import LayerEntry, LayerTable, is_recurrent
-from ._registry import NotLowerableError, Registry, qualified_name
-from ._scan import mark_scan
+from ._loops import lower_cells, run_loop
+from ._registry import NotLowerableError, Registry
 from ._states import StatefulCall, describe_cache, describe_structure
-from .lowerings._loop import RecurrentLoop
-
-if TYPE_CHECKING:
-    from .lowerings._recurrent import RecurrentOp
 
 Emit = Callable[[GraphBuilder, Sequence[str], Sequence[str]], None]
-
-# The layers whose `inner_loop` is Keras's own, so that their cell says all there is to say.
-_KERAS_LOOPS = frozenset(
-    f"keras.src.layers.rnn.{name}"
-    for name in ("rnn.RNN", "lstm.LSTM", "gru.GRU", "simple_rnn.SimpleRNN")
-)
-
-
-_STACK = "keras.src.layers.rnn.stacked_rnn_cells.StackedRNNCells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +44,15 @@ class Marker:
 
 
 @dataclass(slots=True)
-class _Frame:
-    """One call of a layer that is under way."""
+class Frame:
+    """One call of a layer that is under way.
+
+    Attributes:
+        entry: The layer.
+        index: Which call of it, from 0.
+        own_state: Whether it has asked for its own initial state.
+        lifted: Whether it was given a lifted one.
+    """
 
     entry: LayerEntry
     index: int
@@ -98,7 +92,7 @@ class Tracer:
     lookups: dict[int, int] = field(default_factory=dict)
     steps: list[Any] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
-    _frames: list[_Frame] = field(default_factory=list)
+    _frames: list[Frame] = field(default_factory=list)
     _counts: dict[int, int] = field(default_factory=dict)
 
     # What lowerings use.
@@ -217,7 +211,7 @@ class Tracer:
         def seam(*args: Any, **kwargs: Any) -> Any:
             index = self._counts.get(id(entry.layer), 0)
             self._counts[id(entry.layer)] = index + 1
-            self._frames.append(_Frame(entry, index))
+            self._frames.append(Frame(entry, index))
             if isinstance(entry.layer, keras.layers.Embedding) and args:
                 self._note_lookup(args[0], entry.layer.input_dim)
             try:
@@ -277,7 +271,7 @@ class Tracer:
         return seam
 
     def _loop_seam(self, entry: LayerEntry, inner_loop: Callable[..., Any]) -> Callable[..., Any]:
-        ops = self._lower_cells(entry)
+        ops = lower_cells(self, entry)
 
         @functools.wraps(inner_loop)
         def seam(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras's signature
@@ -290,101 +284,17 @@ class Tracer:
             )
             if self._at_top():
                 self.steps.append(tf.shape(sequences)[1])
-            result = None
-            if ops:
-                try:
-                    result = self._mark_loop(frame, ops, sequences, initial_state, mask)
-                except NotLowerableError as reason:
-                    self.declined[entry.path] = str(reason)
-            native = result is not None
-            if result is None and self.lowering:
-                try:
-                    result = mark_scan(self, entry, sequences, initial_state, mask, training)
-                except NotLowerableError as reason:
-                    why = self.declined.get(entry.path)
-                    self.declined[entry.path] = f"{why}; no Scan: {reason}" if why else str(reason)
-            if result is None:
-                result = inner_loop(sequences, initial_state, mask, training=training)
-            if not native and self._continues(frame, entry.layer, masked=masked):
-                stacked = qualified_name(type(entry.layer.cell)) == _STACK
-                own = initial_state[-1] if stacked else initial_state
-                result = _continue(result, keras.tree.flatten(own)[0], mask)
+            result = run_loop(
+                self, frame, ops, inner_loop, (sequences, initial_state, mask, training)
+            )
             self.finals[id(entry.layer), frame.index] = result[2]
             return result
 
         return seam
 
-    def _lower_cells(self, entry: LayerEntry) -> tuple[RecurrentOp, ...]:
-        """The operators of a layer's cell or stacked cells; none if Keras's loop stays."""
-        layer = entry.layer
-        if not self.lowering or qualified_name(type(layer)) not in _KERAS_LOOPS:
-            return ()
-        stacked = qualified_name(type(layer.cell)) == _STACK
-        ops: list[RecurrentOp] = []
-        for cell in layer.cell.cells if stacked else [layer.cell]:
-            lowering = self.registry.find(type(cell), "cell", self.opset)
-            if lowering is None:
-                self.declined[entry.path] = f"no lowering for {type(cell).__name__}"
-                return ()
-            try:
-                ops.append(lowering.function(cell))
-            except NotLowerableError as reason:
-                self.declined[entry.path] = str(reason)
-                return ()
-        return tuple(ops)
-
-    def _continues(self, frame: _Frame, layer: Any, *, masked: bool) -> bool:
-        """Whether a masked step at the beginning repeats the output of the chunk before.
-
-        So it is for a layer that begins anew in Keras and whose state was lifted to stream it.
-        The output of the cells that ONNX knows is their h, which the state holds.
-        """
-        cell = layer.cell
-        cells = cell.cells if qualified_name(type(cell)) == _STACK else [cell]
-        known = all(self.registry.find(type(part), "cell", self.opset) for part in cells)
-        return masked and frame.lifted and known and not layer.zero_output_for_mask
-
-    def _mark_loop(
-        self,
-        frame: _Frame,
-        ops: tuple[RecurrentOp, ...],
-        sequences: Any,
-        initial_state: Any,
-        mask: Any,
-    ) -> tuple[Any, Any, Any]:
-        layer = frame.entry.layer
-        masks = [item for item in keras.tree.flatten(mask) if item is not None]
-        if len(masks) > 1 or any(len(item.shape) != 2 for item in masks):
-            raise NotLowerableError("its mask is not [batch, time]")
-        batch, time, units = sequences.shape[0], sequences.shape[1], ops[-1].units
-        loop = RecurrentLoop(
-            ops,
-            backwards=layer.go_backwards,
-            masked=bool(masks),
-            zero_output=layer.zero_output_for_mask,
-            continued=self._continues(frame, layer, masked=bool(masks)),
-        )
-        sizes = [op.units for op in ops for _ in range(op.states)]
-        outputs = [("float32", [batch, time, units]), ("float32", [batch, units])]
-        outputs += [("float32", [batch, size]) for size in sizes]
-        masks = [tf.cast(item, tf.bool) for item in masks]
-        zeros = frame.own_state and not frame.lifted
-        states = [] if zeros else keras.tree.flatten(initial_state)
-        sequence, last, *finals = self.mark([sequences, *masks, *states], outputs, loop.emit)
-        return last, sequence, keras.tree.pack_sequence_as(initial_state, finals)
-
 
 def _is_eager(tensor: Any) -> bool:
     return isinstance(tensor, tf.__internal__.EagerTensor)
-
-
-def _continue(result: tuple[Any, Any, Any], before: Any, mask: Any) -> tuple[Any, Any, Any]:
-    """Put the initial h, `before`, where Keras gives zeros until the first valid step."""
-    last, outputs, states = result
-    valid = tf.cast(next(m for m in keras.tree.flatten(mask) if m is not None), tf.int32)
-    begun = tf.cumsum(valid, axis=1)[:, :, None] > 0
-    last = tf.where(tf.reduce_any(begun, axis=1), last, before)
-    return last, tf.where(begun, outputs, before[:, None]), states
 
 
 def _in_scope(entry: LayerEntry, method: Callable[..., Any]) -> Callable[..., Any]:
