@@ -90,7 +90,7 @@ def test_crema(exported, close):
     file = exported(path, custom_objects={"SqueezeLayer": Squeeze})
     compare(file, model, RANDOM.normal(size=(2, 20, 216, 2)).astype("float32"), close)
     ops = file.ops()
-    assert ops["GRU"] == 4
+    assert ops["GRU"] == 2
     assert not {"Loop", "Scan"} & set(ops)
     assert file.manifest.inputs[0].name == "cqt_mag"
     told = " ".join(file.report.notes)
