@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import pytest
 from keras import layers
 
@@ -43,6 +44,8 @@ def test_options(kind, masked, stateful, conforms, config):
     for number, (sequences, state, given, other) in enumerate(
         itertools.product([False, True], repeat=4)
     ):
+        if stateful and state:
+            continue  # Keras cannot call it: see below
         merge = MERGES[(number + turn) % len(MERGES)]
         options = {"return_sequences": sequences, "return_state": state, "stateful": stateful}
         units = UNITS + 1 if merge in ("concat", None) else UNITS
@@ -54,3 +57,9 @@ def test_options(kind, masked, stateful, conforms, config):
         title = f"{merge}, {options}, initial_state={given}, backward_layer={other}"
         group.append(config(title, layer, {op: 2 if other else 1}, initial if given else ()))
     conforms(group, masked=masked, stateful=stateful, apart=True)
+
+
+def test_keras_itself_has_no_stateful_one_that_returns_its_state():
+    layer = layers.Bidirectional(layers.LSTM(UNITS, stateful=True, return_state=True))
+    with pytest.raises(TypeError, match="unsupported operand"):
+        layer(keras.Input(batch_shape=(2, None, 3)))
