@@ -395,7 +395,7 @@ def page(results: list[tuple[Case, Result]]) -> str:
         "## Every combination",
         "",
         "The rows above have one option each. Their combinations are tests: every one of LSTM, GRU",
-        "and SimpleRNN that Keras accepts, and those of Bidirectional. This runs them, and ends",
+        "and SimpleRNN that Keras accepts, and Bidirectional under each of its options. This runs them, and ends",
         "with their number and the largest error:",
         "",
         "```text",
