@@ -49,6 +49,7 @@ bench: $(DEV) ## Run the side-by-side measurements and print their tables
 
 docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/node_counts.py --write
+	$(BIN)/python benchmarks/coverage.py --write
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

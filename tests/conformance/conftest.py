@@ -1,0 +1,270 @@
+"""What the grids share: groups of layers in one file, each layer compared with Keras by itself.
+
+A file costs seconds and a layer in it a fraction of one, so that some sixteen layers run side
+by side in a model. Every one is still a configuration of its own: its outputs, its states and
+its operators are looked at one by one, and a failure names those that are wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from rnnonnx.exporters import export
+from rnnonnx.manifest import METADATA_KEY, Manifest
+
+TOLERANCE = 1e-5
+FEATURES, UNITS = 3, 4
+ROWS = 5
+"""The batch of stateful models; as many as there are mask patterns."""
+
+LENGTHS = (5, 3, 4, 1, 2)
+RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+def right_padded(random, time):
+    return np.arange(time) < random.integers(1, time + 1)
+
+
+def left_padded(random, time):
+    return right_padded(random, time)[::-1]
+
+
+def gaps(random, time):
+    return random.random(time) < 0.5
+
+
+def no_step(_random, time):
+    return np.zeros(time, bool)
+
+
+def every_step(_random, time):
+    return np.ones(time, bool)
+
+
+PATTERNS = (right_padded, left_padded, gaps, no_step, every_step)
+
+
+@dataclass
+class Config:
+    """One layer of a group, and how it is called.
+
+    Attributes:
+        title: Its options in words, for a failure.
+        layer: The layer; its name is what the nodes of the file begin with.
+        ops: How many recurrent operators it must be, by type.
+        initial: Units of each initial state that it takes from the model's inputs.
+    """
+
+    title: str
+    layer: object
+    ops: dict[str, int]
+    initial: tuple[int, ...] = ()
+
+
+@dataclass
+class Group:
+    """Layers side by side in one model, exported once.
+
+    Attributes:
+        configs: The layers.
+        masked: Whether they get the mask that is an input of the model.
+        stateful: Whether they keep their state.
+        apart: Whether each reads a sequence of its own. Two operators that read one sequence
+            in its two directions become one, also those of different layers.
+        path: The ONNX file to write.
+    """
+
+    configs: list[Config]
+    masked: bool
+    stateful: bool
+    apart: bool
+    path: object
+    errors: list[str] = field(default_factory=list)
+    largest: float = 0.0
+
+    def __post_init__(self):
+        self.random = np.random.default_rng(len(self.configs))
+        self.model = self._build()
+        for variable in self.model.trainable_variables:
+            variable.assign(self.random.normal(0.0, 0.4, variable.shape))
+        # the check at the end of an export is not wanted here: this is the check
+        export(self.model, self.path, verify=False)
+        self.file = onnx.load(self.path)
+        metadata = {entry.key: entry.value for entry in self.file.metadata_props}
+        self.manifest = Manifest.from_json(metadata[METADATA_KEY])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(self.path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def _build(self):
+        batch = ROWS if self.stateful else None
+        inputs, outputs, self.owners = {}, [], []
+
+        def give(name, shape, dtype="float32"):
+            if name not in inputs:
+                inputs[name] = keras.Input(batch_shape=(batch, *shape), dtype=dtype, name=name)
+            return inputs[name]
+
+        for index, config in enumerate(self.configs):
+            x = give("x", (None, FEATURES))
+            if self.apart:
+                x = keras.layers.Rescaling(1.0 + 0.1 * index, name=f"scale{index}")(x)
+            arguments = {"mask": give("mask", (None,), "bool")} if self.masked else {}
+            if config.initial:
+                arguments["initial_state"] = [
+                    give(f"s{number}_{units}", (units,))
+                    for number, units in enumerate(config.initial)
+                ]
+            results = keras.tree.flatten(config.layer(x, **arguments))
+            outputs += results
+            self.owners += [config] * len(results)
+        return keras.Model(list(inputs.values()), outputs)
+
+    def check_graph(self):
+        """The native operator is there for each layer, and nothing runs step by step."""
+        counts = Counter(node.op_type for node in _nodes(self.file.graph))
+        if found := {"Loop", "Scan", "If"} & set(counts):
+            self.errors.append(f"the file has {found}")
+        for config in self.configs:
+            ops = Counter(
+                node.op_type
+                for node in self.file.graph.node
+                if node.op_type in RECURRENT and node.name.startswith(f"{config.layer.name}/")
+            )
+            if ops != config.ops:
+                self.errors.append(f"{config.title}: has {dict(ops)}, not {config.ops}")
+
+    def check_calls(self):
+        """Each call of `_calls`, stateful ones with the state of the call before."""
+        states = {state.input: state.initial(ROWS) for state in self.manifest.states}
+        for batch, time, mask in self._calls():
+            feed = {
+                tensor.name: self._draw(tensor.name, tensor.shape, batch, time, mask)
+                for tensor in self.model.inputs
+            }
+            wanted = [t.name for t in self.manifest.outputs]
+            after = [state.output for state in self.manifest.states]
+            results = self.session.run([*wanted, *after], {**feed, **states})
+            got, new = results[: len(wanted)], results[len(wanted) :]
+            expected = self.model(list(feed.values()), training=False)
+            where = f"on {batch} x {time}"
+            for config, mine, theirs in zip(self.owners, got, expected, strict=True):
+                self._compare(config, where, mine, theirs)
+            states = dict(zip(states, new, strict=True))
+            if self.stateful:
+                self._compare_states(where, states)
+
+    def _calls(self):
+        """Batch, length and mask of each call.
+
+        Stateful layers get one batch after the other, in which every row has another kind of
+        mask, and every kind comes to every row. Others get a batch of each kind.
+        """
+        if self.stateful:
+            for call, time in enumerate(LENGTHS if self.masked else LENGTHS[:3]):
+                rows = [PATTERNS[(row + call) % ROWS](self.random, time) for row in range(ROWS)]
+                yield ROWS, time, np.stack(rows)
+        elif self.masked:
+            for call, pattern in enumerate(PATTERNS):
+                batch, time = 1 + call % 3, LENGTHS[call] + 1
+                rows = [pattern(self.random, time) for _ in range(batch)]
+                yield batch, time, np.stack(rows)
+            yield ROWS, 4, np.stack([pattern(self.random, 4) for pattern in PATTERNS])
+        else:
+            for batch, time in [(1, 1), (3, 6), (2, 3)]:
+                yield batch, time, None
+
+    def _draw(self, name, shape, batch, time, mask):
+        if name == "mask":
+            return mask
+        size = (batch, time, FEATURES) if name == "x" else (batch, shape[-1])
+        return self.random.normal(size=size).astype("float32")
+
+    def _compare_states(self, where, states):
+        for config in self.configs:
+            prefix = f"state_in.{config.layer.name}."
+            mine = [value for name, value in states.items() if name.startswith(prefix)]
+            theirs = [variable for half in _halves(config.layer) for variable in half.states or ()]
+            if len(mine) != len(theirs):
+                self.errors.append(f"{config.title}: {len(mine)} states, not {len(theirs)}")
+                continue
+            for got, expected in zip(mine, theirs, strict=True):
+                self._compare(config, f"{where}, a state", got, expected)
+
+    def _compare(self, config, where, got, expected):
+        expected = np.asarray(expected)
+        if got.shape != expected.shape or got.dtype != expected.dtype:
+            error = f"{got.dtype}{got.shape}, not {expected.dtype}{expected.shape}"
+            self.errors.append(f"{config.title}: {where}: {error}")
+            return
+        worst = np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0)
+        self.largest = max(self.largest, float(worst))
+        if not worst <= TOLERANCE:  # so that NaN fails
+            self.errors.append(f"{config.title}: {where}: off by {worst:.1e}")
+
+
+def _nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
+
+
+def _halves(layer):
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
+
+
+@pytest.fixture
+def conforms(tmp_path, record_property):
+    """Exports a group of configurations and compares each with Keras."""
+
+    def run(configs, *, masked, stateful, apart=False):
+        group = Group(configs, masked, stateful, apart, tmp_path / "group.onnx")
+        group.check_graph()
+        group.check_calls()
+        record_property("configurations", len(configs))
+        record_property("largest", group.largest)
+        assert not group.errors, "\n".join(group.errors)
+
+    return run
+
+
+@pytest.fixture
+def config():
+    """The class `Config`."""
+    return Config
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    keras.backend.clear_session()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The totals, one line a grid."""
+    totals = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            found = dict(report.user_properties)
+            if "configurations" not in found:
+                continue
+            total = totals.setdefault(report.nodeid.split("::")[0], Counter())
+            total[outcome] += found["configurations"]
+            total["largest"] = max(total["largest"], found["largest"])
+    for path, total in sorted(totals.items()):
+        terminalreporter.write_line(
+            f"{path}: {total['passed']} configurations in groups that pass, {total['failed']} "
+            f"in groups that fail; largest error {total['largest']:.1e}"
+        )

@@ -1,0 +1,51 @@
+"""LSTM, GRU and SimpleRNN under every combination of their options that Keras accepts.
+
+768 configurations: four layers (a GRU resets before or after the product), `return_sequences`,
+`return_state`, `go_backwards`, `stateful`, `use_bias`, an initial state of its own or from the
+model's inputs, and no mask, a mask, or a mask with `zero_output_for_mask`. Those with a mask
+are compared on every kind of mask: padded right, padded left, with gaps, without a valid step
+and without an invalid one.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from keras import layers
+
+UNITS = 4
+LAYERS = {
+    "LSTM": ("LSTM", {}),
+    "GRU": ("GRU", {"reset_after": True}),
+    "GRU before": ("GRU", {"reset_after": False}),
+    "SimpleRNN": ("SimpleRNN", {}),
+}
+OPS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
+
+
+@pytest.mark.parametrize("stateful", [False, True], ids=["", "stateful"])
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("mask", ["no mask", "mask", "zeros where masked"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_options(kind, mask, backwards, stateful, conforms, config):
+    name, arguments = LAYERS[kind]
+    states = (UNITS,) * (2 if name == "LSTM" else 1)
+    group = []
+    for number, options in enumerate(itertools.product([False, True], repeat=4)):
+        sequences, state, bias, given = options
+        words = ("return_sequences", "return_state", "use_bias", "initial_state")
+        layer = getattr(layers, name)(
+            UNITS,
+            return_sequences=sequences,
+            return_state=state,
+            use_bias=bias,
+            go_backwards=backwards,
+            stateful=stateful,
+            zero_output_for_mask=mask == "zeros where masked",
+            name=f"rnn{number}",
+            **arguments,
+        )
+        title = " ".join(word for word, on in zip(words, options, strict=True) if on) or "none"
+        group.append(config(title, layer, {OPS[name]: 1}, states if given else ()))
+    conforms(group, masked=mask != "no mask", stateful=stateful)
