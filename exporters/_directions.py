@@ -24,15 +24,17 @@ class MergeDirectionsPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the main graph."""
         changed = _cancel_reversals(model.graph)
-        forward: dict[tuple[Any, ...], ir.Node] = {}
+        forward: dict[tuple[Any, ...], list[ir.Node]] = {}
         nodes = [node for node in model.graph if node.op_type in _RECURRENT]
         for node in nodes:
             if _direction(node) == "forward":
-                forward.setdefault(_key(node), node)
+                forward.setdefault(_key(node), []).append(node)
         for node in nodes:
             if _direction(node) == "reverse":
-                other = forward.pop(_key(node), None)
-                if other is not None and _mergeable(other, node):
+                waiting = forward.get(_key(node), [])
+                other = next((first for first in waiting if _mergeable(first, node)), None)
+                if other is not None:
+                    waiting.remove(other)
                     _merge(model.graph, other, node)
                     changed = True
         return ir.passes.PassResult(model, modified=changed)
@@ -96,7 +98,23 @@ def _key(node: ir.Node) -> tuple[Any, ...]:
 
 def _mergeable(forward: ir.Node, reverse: ir.Node) -> bool:
     weights = [_input(n, position) for n in (forward, reverse) for position in (_W, _R, _B)]
-    return all(value is None or value.const_value is not None for value in weights)
+    known = all(value is None or value.const_value is not None for value in weights)
+    # One may begin from what the other ends with.
+    return known and not _reaches(forward, reverse) and not _reaches(reverse, forward)
+
+
+def _reaches(source: ir.Node, sink: ir.Node) -> bool:
+    """Whether an input of `sink` depends on `source`."""
+    seen: set[ir.Node] = set()
+    left = [value.producer() for value in sink.inputs if value is not None]
+    while left:
+        node = left.pop()
+        if node is source:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [value.producer() for value in node.inputs if value is not None]
+    return False
 
 
 def _merge(graph: ir.Graph, forward: ir.Node, reverse: ir.Node) -> None:
