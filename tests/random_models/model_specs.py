@@ -28,6 +28,7 @@ ACTIVATIONS = (
 )
 # bounded: a gate that is not makes any sequence explode
 GATES = ("sigmoid", "sigmoid", "sigmoid", "hard_sigmoid", "softsign", "tanh", "hard_tanh")
+BOUNDED = ("tanh", "sigmoid", "softsign", "hard_sigmoid", "hard_tanh", "relu6")
 OFTEN, RARELY = (True, True, True, False), (False, False, False, False, True)
 EITHER = (False, True)
 
@@ -242,23 +243,24 @@ def _recurrent(choose: Choose, kind: str, *, sequences: bool) -> Part:
         # Keras wants the halves to agree in these, and reads the second backwards
         other = _layer(choose, kind, choose("LSTM", "GRU"), sequences=sequences, half=True)
         shared = {key: halves[0].options[key] for key in ("stateful", "zero_output_for_mask")}
-        shared |= {"go_backwards": not halves[0].options["go_backwards"], "units": 3}
-        halves = [
-            Part(halves[0].kind, halves[0].options | {"units": 3}, halves[0].parts),
-            Part(other.kind, other.options | shared, other.parts),
-        ]
-        if name == "RNN":
-            halves = halves[:1]
+        shared |= {"go_backwards": not halves[0].options["go_backwards"]}
+        if name == "RNN":  # its width is its cell's
+            other = halves[0]
+        else:
+            halves[0].options["units"] = other.options["units"] = 3
+        halves.append(Part(other.kind, other.options | shared, other.parts))
     merge = choose("concat", "concat", "sum", "mul", "ave", None)
     return Part("Bidirectional", {"merge_mode": merge}, tuple(halves))
 
 
 def _layer(choose: Choose, kind: str, name: str, *, sequences: bool, half: bool = False) -> Part:
     seldom = (False,) * 15 + (True,)
+    backwards = choose(*(seldom if half or kind == "all" else RARELY))
     options: dict[str, Any] = {
         "return_sequences": sequences,
-        # what reads backwards cannot be streamed: seldom there, where it is refused
-        "go_backwards": choose(*(seldom if half or kind == "all" else RARELY)),
+        # What reads backwards cannot be streamed: seldom there, where it is refused. Keras
+        # makes no second half for a first one that reads backwards.
+        "go_backwards": backwards and not half,
         "stateful": False if kind == "none" else choose(*EITHER),
         "unroll": choose(*seldom),
         "zero_output_for_mask": choose(*RARELY),
@@ -289,6 +291,10 @@ def _cell_options(choose: Choose, name: str) -> dict[str, Any]:
         options["recurrent_activation"] = choose(*GATES)
     if name == "GRU":
         options["reset_after"] = choose(*OFTEN)
+        # With a gate below 0 it doubles what is unbounded, step by step: no two programs that
+        # round differently agree on the result.
+        if options["activation"] not in BOUNDED:
+            options["recurrent_activation"] = "sigmoid"
     return options
 
 
