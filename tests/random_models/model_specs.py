@@ -364,7 +364,8 @@ class _Builder:
 
     def name(self, kind: str) -> str:
         self._count += 1
-        return f"{kind.lower()}_{self._count}"
+        # unlike Keras's own names, `concatenate_7`, with which an operation could clash
+        return f"{kind.lower()}_{self._count:03}"
 
     def layer(self, part: Part, **more: Any) -> Any:
         options = dict(part.options) | more
