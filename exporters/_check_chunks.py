@@ -126,5 +126,4 @@ def _suspects(subject: Subject) -> list[str]:
         for entry in subject.table
         if any(word in type(entry.layer).__name__ for word in _WIDE)
     ]
-    # A masked step repeats the output before it, which a chunk that begins with it lacks.
-    return [*wide, *(f"{path!r} (masked)" for path in subject.masked)]
+    return [*wide, *subject.suspects]

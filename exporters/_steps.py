@@ -120,7 +120,7 @@ class Subject:
         dims: Its dimensions.
         sampler: Makes its inputs.
         whole: Whether chunk by chunk must equal the whole sequence.
-        masked: Paths of the recurrent layers that a mask reaches.
+        suspects: Layers that may make chunks differ from the whole, in words.
     """
 
     table: LayerTable
@@ -129,7 +129,7 @@ class Subject:
     dims: Dims
     sampler: Sampler
     whole: bool
-    masked: tuple[str, ...]
+    suspects: tuple[str, ...]
 
     def draw(self, batch: int, lengths: dict[str, int]) -> dict[str, Any]:
         """Inputs by name, without those that are states."""
@@ -160,7 +160,7 @@ def make_subject(
     """
     step = KerasStep(found.reference, manifest, tuple(inputs), tuple(outputs))
     return Subject(
-        table, found.signature, step, found.dims, found.sampler, found.whole, found.masked
+        table, found.signature, step, found.dims, found.sampler, found.whole, found.suspects
     )
 
 

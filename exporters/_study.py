@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
@@ -42,7 +43,7 @@ class Study:
         reference: Keras's maths with the states lifted.
         sampler: Makes inputs.
         whole: Whether chunk by chunk must equal the whole sequence.
-        masked: Paths of the recurrent layers that a mask reaches.
+        suspects: Layers that may make chunks differ from the whole, in words.
         notes: What the report should say.
     """
 
@@ -54,7 +55,7 @@ class Study:
     reference: Reference
     sampler: Sampler
     whole: bool
-    masked: tuple[str, ...]
+    suspects: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -85,7 +86,7 @@ def study(
     inputs = signature.inputs
     own_states = set(states) if isinstance(states, Mapping) else set()
     shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
-    masked = tuple(dict.fromkeys(call.entry.path for call in discovery.calls if call.masked))
+    masked = any(call.masked for call in discovery.calls)
     lifted = plan_states(states, table, discovery.updated, discovery.calls)
     sampler = Sampler(
         signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
@@ -129,10 +130,11 @@ def study(
         reference=prober.reference,
         sampler=sampler,
         whole=streamed and not fed,
-        masked=masked,
+        suspects=_suspects(discovery),
         notes=(
             *signature.notes,
             *_length_notes(inputs, pinned),
+            *_beginning_notes(lifted, table),
             *(_state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
         ),
     )
@@ -164,6 +166,34 @@ def _first_trace(
         for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
     ]
     return shapes, traced_batch, discovery
+
+
+def _suspects(discovery: Discovery) -> tuple[str, ...]:
+    """Layers whose answers may depend on where a sequence is cut, in words."""
+    found = []
+    for call in discovery.calls:
+        if call.masked:
+            # a masked step repeats the output before it, which a chunk that begins with it lacks
+            found.append(f"{call.entry.path!r} (masked)")
+        if call.index and is_recurrent(call.entry.layer) and call.entry.layer.stateful:
+            # the second call goes on from the state of the first, at the end of each chunk
+            found.append(f"{call.entry.path!r} (stateful and called more than once)")
+    return tuple(dict.fromkeys(found))
+
+
+def _beginning_notes(lifted: Sequence[LiftedState], table: LayerTable) -> Iterator[str]:
+    held = {id(state.variable) for state in lifted}
+    for entry in table:
+        layer = entry.layer
+        if not is_recurrent(layer) or not layer.stateful:
+            continue
+        own = any(id(variable) in held for variable in keras.tree.flatten(layer.states))
+        first = keras.tree.flatten(layer.get_initial_state(batch_size=1))
+        if own and any(np.any(np.asarray(value)) for value in first):
+            yield (
+                f"layer {entry.path!r}: its state begins with zeros, as after reset_state(), and "
+                "not with its cell's get_initial_state(), with which Keras begins once"
+            )
 
 
 def _length_notes(

@@ -9,7 +9,6 @@ from keras import layers
 STATES = {"LSTM": 2, "GRU": 1, "SimpleRNN": 1}
 
 
-@pytest.mark.xfail(reason="the two directions become one operator that would need its own result")
 @pytest.mark.parametrize("kind", STATES)
 def test_a_backward_layer_that_starts_from_the_forward_one(kind, exported):
     make = getattr(layers, kind)
@@ -20,7 +19,6 @@ def test_a_backward_layer_that_starts_from_the_forward_one(kind, exported):
     assert sum(exported(model).values()) == 2
 
 
-@pytest.mark.xfail(reason="only the first of several pairs on one sequence is merged")
 @pytest.mark.parametrize("kind", STATES)
 def test_two_bidirectionals_of_one_sequence(kind, exported):
     x = keras.Input((None, 3), name="x")

@@ -251,6 +251,25 @@ def test_an_initial_state_that_is_not_zero_is_in_the_manifest(exported, close):
     close(np.concatenate(parts, axis=1), model(value))
 
 
+def test_a_stateful_layer_begins_as_after_a_reset_and_says_so(exported, close):
+    layer = layers.RNN(Offset(), return_sequences=True, stateful=True, name="rnn")
+    model = keras.Sequential([keras.Input(batch_shape=(2, None, 3)), layer])
+    file = exported(model)
+    assert file.manifest.states[0].init == "zeros"
+    assert any("'rnn': its state begins with zeros" in note for note in file.report.notes)
+    layer.reset_state()
+    value = x(2, 5, 3)
+    (got,), _ = file.step({file.manifest.inputs[0].name: value}, file.initial(2))
+    close(got, model(value))
+
+
+def test_a_stateful_layer_called_twice_is_named_where_it_cannot_stream(exported):
+    inputs = keras.Input(batch_shape=(2, None, 3))
+    shared = layers.GRU(3, stateful=True, return_sequences=True, name="shared")
+    with pytest.raises(UnsupportedLayerError, match=r"'shared' \(stateful and called more"):
+        exported(keras.Model(inputs, shared(shared(inputs))), states="all")
+
+
 def test_bidirectional_state_is_a_part_of_the_wrapper(exported, randomized, close):
     model = randomized(
         keras.Sequential(
