@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from ._layers import LayerTable, is_recurrent
-from ._reference import initial_value
 
 if TYPE_CHECKING:
     from rnnonnx._parity import Recorder, Step
@@ -32,7 +31,7 @@ def check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) ->
     states = subject.initial(batch)
     try:
         for state in held:
-            state.variable.assign(initial_value(state, batch))
+            state.variable.assign(state.tensor.initial(batch))
         for call in range(1 if once else 3):
             inputs = subject.draw(batch, lengths)
             feed = {**inputs, **{s.input: states[s.name] for s in subject.step.manifest.states}}

@@ -72,7 +72,7 @@ def plan_interface(
             strict=False,  # the function's further outputs are states
         )
     ]
-    lifted = [_state_tensor(state) for state in found.states]
+    lifted = [state.tensor for state in found.states]
     declared = _declared(states, inputs, outputs, names)
     taken = {state.input for state in declared} | {state.output for state in declared}
     manifest = Manifest(
@@ -149,19 +149,6 @@ def _rename(
 
 def _state_shape(state: LiftedState, batch: int | None) -> tuple[Dim, ...]:
     return tuple((batch or BATCH) if dim == BATCH else dim for dim in state.shape)
-
-
-def _state_tensor(state: LiftedState) -> StateTensor:
-    # NOTE: also for a pinned batch the shape says "batch", which is what rows are counted by;
-    # the size is in the graph.
-    return StateTensor(
-        name=state.name,
-        input=f"state_in.{state.name}",
-        output=f"state_out.{state.name}",
-        dtype=state.dtype,
-        shape=state.shape,
-        init=state.init,
-    )
 
 
 def _time_axis(

@@ -40,7 +40,7 @@ class Reference:
 
     def initial_states(self, batch: int) -> list[Array]:
         """The states before the first step, `[batch, ...]` each."""
-        return [initial_value(state, batch) for state in self.states]
+        return [state.tensor.initial(batch) for state in self.states]
 
     def run(
         self, inputs: Sequence[Array], states: Sequence[Array]
@@ -60,14 +60,6 @@ class Reference:
             raise ValueError("a layer is left without a single step")
         count = len(self.trace.outputs)
         return results[:count], results[count:]
-
-
-def initial_value(state: LiftedState, batch: int) -> Array:
-    """The value of a lifted state before the first step."""
-    shape = tuple(dim if isinstance(dim, int) else batch for dim in state.shape)
-    if state.init == "zeros":
-        return np.zeros(shape, state.dtype)
-    return np.broadcast_to(np.asarray(state.init, state.dtype), shape).copy()
 
 
 class Sampler:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from rnnonnx.errors import StatesArgumentError, UnsupportedLayerError
-from rnnonnx.manifest import BATCH
+from rnnonnx.manifest import BATCH, StateTensor
 
 from ._layers import LayerEntry, LayerTable, is_recurrent
 
@@ -62,6 +62,22 @@ class LiftedState:
     init: Any = "zeros"
     variable: Any = None
     call: StatefulCall | None = None
+
+    @property
+    def tensor(self) -> StateTensor:
+        """The state as the manifest has it.
+
+        NOTE: also for a pinned batch the shape says "batch", which is what rows are counted
+        by; the size is in the graph.
+        """
+        return StateTensor(
+            name=self.name,
+            input=f"state_in.{self.name}",
+            output=f"state_out.{self.name}",
+            dtype=self.dtype,
+            shape=self.shape,
+            init=self.init,
+        )
 
 
 def plan_states(
