@@ -65,7 +65,12 @@ def stack_gates(kernel: Array, order: Sequence[int]) -> Array:
     return np.concatenate([gates[index].T for index in order], axis=0)[None]
 
 
-def stack_biases(biases: Sequence[Array], order: Sequence[int]) -> Array:
+def stack_bias(bias: Array, order: Sequence[int]) -> Array:
+    """The only bias of a Keras cell: ONNX adds a second one to it, which is zero."""
+    return stack_biases([bias, np.zeros_like(bias)], order)
+
+
+def stack_biases(biases: Sequence[Array] | Array, order: Sequence[int]) -> Array:
     """Keras biases `Wb`, `Rb` of `[gates * units]` as `[1, 2 * gates * units]`, reordered."""
     parts = []
     for bias in biases:

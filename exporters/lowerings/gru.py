@@ -16,11 +16,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._registry import registry
 from ._activations import attributes, to_onnx
-from ._recurrent import RecurrentOp, require_float32, stack_biases, stack_gates, weight
+from ._recurrent import RecurrentOp, require_float32, stack_bias, stack_biases, stack_gates, weight
 
 # Keras [z, r, h] -> ONNX [z, r, h]
 _ORDER = (0, 1, 2)
@@ -37,9 +35,8 @@ def lower(cell: Any) -> RecurrentOp:
     gate, activation = to_onnx(cell.recurrent_activation), to_onnx(cell.activation)
     bias = None
     if cell.use_bias:
-        keras_bias = weight(cell.bias)
-        pair = keras_bias if cell.reset_after else (keras_bias, np.zeros_like(keras_bias))
-        bias = stack_biases(list(pair), _ORDER)
+        value = weight(cell.bias)
+        bias = stack_biases(value, _ORDER) if cell.reset_after else stack_bias(value, _ORDER)
     return RecurrentOp(
         op_type="GRU",
         units=cell.units,

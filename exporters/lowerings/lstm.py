@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._registry import registry
 from ._activations import attributes, to_onnx
-from ._recurrent import RecurrentOp, require_float32, stack_biases, stack_gates, weight
+from ._recurrent import RecurrentOp, require_float32, stack_bias, stack_gates, weight
 
 # Keras [i, f, c, o] -> ONNX [i, o, f, c]
 _ORDER = (0, 3, 1, 2)
@@ -33,16 +31,12 @@ def lower(cell: Any) -> RecurrentOp:
     """
     require_float32(cell)
     gate, activation = to_onnx(cell.recurrent_activation), to_onnx(cell.activation)
-    bias = None
-    if cell.use_bias:
-        keras_bias = weight(cell.bias)
-        bias = stack_biases([keras_bias, np.zeros_like(keras_bias)], _ORDER)
     return RecurrentOp(
         op_type="LSTM",
         units=cell.units,
         W=stack_gates(weight(cell.kernel), _ORDER),
         R=stack_gates(weight(cell.recurrent_kernel), _ORDER),
-        B=bias,
+        B=stack_bias(weight(cell.bias), _ORDER) if cell.use_bias else None,
         states=2,
         attributes=attributes([gate, activation, activation]),
     )
