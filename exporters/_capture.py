@@ -21,6 +21,7 @@ from ._layers import LayerTable, is_recurrent
 from ._registry import load_lowerings
 from ._signature import Signature, output_names
 from ._tracer import Marker, Tracer
+from ._wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -228,14 +229,9 @@ def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
             last = tracer.last_reached()
             where = f" (last layer reached: {last!r})" if last else ""
             raise UnsupportedLayerError(
-                f"Keras could not trace the model{where}: {_first_lines(error)}",
+                f"Keras could not trace the model{where}: {one_line(error, lines=3)}",
                 received=f"{type(error).__name__} with inputs "
                 + ", ".join(f"{spec.name} {spec.dtype.name}{list(spec.shape)}" for spec in specs),
                 remedy="check that the model runs on batches and lengths of other sizes; batch=N "
                 "pins the batch",
             ) from error
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__

@@ -11,6 +11,8 @@ import h5py
 
 from rnnonnx.errors import ModelFileError
 
+from ._wording import one_line
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -68,7 +70,7 @@ def read_contents(file: Path) -> FileContents:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         forms = {".keras": "a zip archive with config.json", ".json": "a model's JSON"}
         raise ModelFileError(
-            f"{str(file)!r} is no Keras file or is damaged: {summary(error)}",
+            f"{str(file)!r} is no Keras file or is damaged: {one_line(error)}",
             expected=forms.get(file.suffix, "an HDF5 file"),
         ) from error
     if not isinstance(config, dict) or "class_name" not in config:
@@ -80,12 +82,6 @@ def read_contents(file: Path) -> FileContents:
 
 
 _KINDS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".json": "json"}
-
-
-def summary(error: Exception) -> str:
-    """An error's text in one line of bearable length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:400] or type(error).__name__
 
 
 def _keras(file: Path) -> tuple[Any, str]:

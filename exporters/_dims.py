@@ -16,6 +16,8 @@ import tensorflow as tf
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import BATCH, TIME, Dim
 
+from ._wording import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
@@ -163,8 +165,7 @@ class Prober:
                 self._sampler.draw(shapes), self.reference.initial_states(batch)
             )
         except (tf.errors.OpError, ValueError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return None, " ".join(lines[:4])
+            return None, one_line(error, lines=4)
         return [output.shape for output in outputs], ""
 
     def groups(self, base: Sizes) -> tuple[list[list[tuple[int, int]]], list[tuple[int, int]]]:

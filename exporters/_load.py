@@ -10,9 +10,10 @@ import keras
 
 from rnnonnx.errors import ModelFileError
 
-from ._contents import FileContents, read_contents, summary
+from ._contents import FileContents, read_contents
 from ._safety import refuse_code
 from ._weights_file import load_keras3_weights, open_weights
+from ._wording import one_line
 
 if TYPE_CHECKING:
     import os
@@ -135,7 +136,7 @@ def _load(
     except Exception as error:
         unknown = "Could not locate" in str(error) or "Unknown layer" in str(error)
         raise ModelFileError(
-            f"Keras cannot load {str(contents.path)!r}: {summary(error)}",
+            f"Keras cannot load {str(contents.path)!r}: {one_line(error)}",
             remedy="pass the classes that the file names: custom_objects= in Python, "
             "--custom-objects module:name on the command line"
             if unknown

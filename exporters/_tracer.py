@@ -71,7 +71,7 @@ class Tracer:
         lowering: Whether lowerings replace Keras's maths; the reference keeps it.
         lifted: Symbolic initial states by `(id(layer), call index)`.
         graph: The TensorFlow graph that is being traced; markers stay at its top level.
-        calls: Each call of a recurrent layer so far.
+        calls: Each call of a layer that goes from step to step so far.
         finals: Final states by `(id(layer), call index)`.
         markers: By the token of the marked operation.
         declined: Why a layer was left to tf2onnx, by its path.
@@ -147,7 +147,7 @@ class Tracer:
         Raises:
             NotLowerableError: As for `mark`.
         """
-        if tf.compat.v1.get_default_graph() is not self.graph:
+        if not self._at_top():
             raise NotLowerableError("it is called inside of a loop")
 
     # The seams.

@@ -13,7 +13,7 @@ import h5py
 
 from rnnonnx.errors import ModelFileError
 
-from ._contents import summary
+from ._wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def open_weights(file: Path) -> Iterator[tuple[Any, bool]]:
         opened = h5py.File(source, "r")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ModelFileError(
-            f"{str(file)!r} holds no weights or is damaged: {summary(error)}",
+            f"{str(file)!r} holds no weights or is damaged: {one_line(error)}",
             expected="an HDF5 file of weights",
         ) from error
     with opened:
@@ -71,5 +71,5 @@ def load_keras3_weights(model: Any, file: Path) -> None:
             model.load_weights(link)
         except (ValueError, KeyError, OSError) as error:
             raise ModelFileError(
-                f"the weights in {str(file)!r} are not this model's: {summary(error)}"
+                f"the weights in {str(file)!r} are not this model's: {one_line(error)}"
             ) from error
