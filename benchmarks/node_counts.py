@@ -19,7 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -200,18 +200,11 @@ EXPORTERS: dict[str, Callable[[Any, States, Path], onnx.ModelProto]] = {
 # --- counting -------------------------------------------------------------------------------
 
 
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of its subgraphs."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from nodes(attribute.g)
-
-
 def count(model: onnx.ModelProto) -> Counted:
     """Count the nodes of a file; local functions count where they are called."""
-    ops = Counter(node.op_type for node in nodes(model.graph))
+    from rnnonnx.exporters._report import count_nodes
+
+    ops = Counter(count_nodes(model))
     return Counted(
         top=len(model.graph.node),
         total=ops.total(),
