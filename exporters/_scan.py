@@ -76,10 +76,6 @@ def mark_scan(
     tracer.require_top()
     if type(layer).inner_loop not in _KERAS_LOOPS:
         raise NotLowerableError("its loop over time is not Keras's")
-    if layer.compute_dtype == "float64":
-        # NOTE: refused later, with ONNX Runtime's reason; a Scan of some layers among operators
-        # that cannot be run in float64 would make that a matter of the activation.
-        raise NotLowerableError("computes in float64")
     masks = [value for value in keras.tree.flatten(mask) if value is not None][:1]
     slices = [sequences, *(tf.cast(value, tf.bool) for value in masks)]
     # a stateful layer hands in its variables

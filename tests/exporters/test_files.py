@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 
 import keras
@@ -173,9 +172,7 @@ def test_places_that_cannot_be_written(name, tmp_path):
         export(model_with(), tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_directory_without_permission(tmp_path):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
+def test_a_directory_that_takes_no_files():
+    # /proc refuses root, too
     with pytest.raises(ModelFileError, match="cannot write"):
-        export(model_with(), closed / "model.onnx")
+        export(model_with(), "/proc/model.onnx")
