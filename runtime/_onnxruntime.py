@@ -22,12 +22,13 @@ Source: TypeAlias = str | os.PathLike[str] | bytes
 """A path to an ONNX file, or its bytes."""
 
 CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
 
 FATAL: Final = 4
 """ONNX Runtime's log level above errors."""
 
 _REMEDIES: Final = {
-    "CUDAExecutionProvider": 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
+    CUDA: 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
     "TensorrtExecutionProvider": 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
     "OpenVINOExecutionProvider": "pip uninstall -y onnxruntime; pip install onnxruntime-openvino",
 }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
+from rnnonnx.errors import InputError, ProviderError, RunError, StateError, StateFileError
 
+from ._call import Call
+from ._feed import empty_outputs
 from ._model import Model
 from ._state_file import load_state, save_state
+from ._turns import Turns
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +24,12 @@ if TYPE_CHECKING:
     from ._onnxruntime import Provider, Source
     from ._state import Array, State
 
+_KEPT_BATCHES: Final = 4
+"""Batch sizes whose buffers are kept when the session turns to another."""
+
+_Position: TypeAlias = tuple[Turns, int, int]
+"""The carried state: its buffers, which of their two sets holds it, and its steps."""
+
 
 class StatefulSession:
     """Runs a model and carries its recurrent state from call to call.
@@ -26,8 +38,12 @@ class StatefulSession:
     `get_providers`, without the states) and Keras's (`session(x)`, `reset_states`, `states`).
     After any error the state is as it was before the call.
 
-    The first call fixes the batch size; `reset_states()` releases it. One thread at a time
-    may use a session; threads that each have their own can share one `Model`.
+    The first call fixes the batch size; `reset_states()` releases it. The state stays on the
+    device of the model's first provider, in two sets of buffers that calls read and write by
+    turns; `get_states` and the like copy it.
+
+    Threads may share a session: every method is one step that no other comes into. For streams
+    that are independent of each other give each a session of its own over one `Model`.
 
     Args:
         model: Path to an ONNX file, its bytes, or a `Model`.
@@ -54,7 +70,12 @@ class StatefulSession:
                 remedy="give them to Model.load",
             )
         self._model = model
-        self._state = self._fresh()
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[int | None, Turns] = OrderedDict()
+        self._names = [tensor.name for tensor in model.manifest.inputs]
+        # NOTE: replaced whole, by one assignment, when a call has succeeded: that is the commit
+        self._position: _Position | None = None
+        self.reset_states()
 
     @property
     def model(self) -> Model:
@@ -73,7 +94,8 @@ class StatefulSession:
         None before the first call, unless the file fixes it, and None always for a model
         none of whose states has a batch axis: its calls may vary in size.
         """
-        return None if self._state is None else self._state.batch
+        position = self._position
+        return None if position is None else position[0].batch
 
     @property
     def steps(self) -> int:
@@ -83,7 +105,8 @@ class StatefulSession:
         where no input has one, a call. Resetting some rows does not change the count;
         `load_states` restores the file's.
         """
-        return 0 if self._state is None else self._state.steps
+        position = self._position
+        return 0 if position is None else position[2]
 
     @property
     def states(self) -> list[Array] | None:
@@ -91,7 +114,8 @@ class StatefulSession:
 
         None before the first call, while the batch size is open.
         """
-        return None if self._state is None else list(self._state.copies().values())
+        with self._lock:
+            return None if self._position is None else list(self.get_states().values())
 
     def get_inputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
@@ -106,26 +130,32 @@ class StatefulSession:
         return self._model.get_providers()
 
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
-    ) -> list[Array]:
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any | None = None,
+    ) -> list[Any]:
         """Run the model from the carried state, as `onnxruntime.InferenceSession.run` does.
 
         Args:
             output_names: Outputs to give, in this order; None is all, in Keras's order.
             input_feed: One array an input, by name, in the manifest's dtypes and shapes.
                 A chunk may have any number of time steps; one of none gives outputs of none.
+                An `onnxruntime.OrtValue`, or a DLPack tensor on the session's GPU, is read
+                where it lies.
+            run_options: An `onnxruntime.RunOptions`.
 
         Returns:
-            One array an output.
+            One array an output; an `OrtValue` each, on the session's device, where an input
+            was given as one or on a GPU.
 
         Raises:
             InputError: A name, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        outputs, self._state = self._model.step(input_feed, self._state, output_names)
-        return outputs
+        return self._run(output_names, input_feed, run_options, None)
 
-    def __call__(self, x: Array | Sequence[Array] | Mapping[str, Array]) -> Array | list[Array]:
+    def __call__(self, x: Any) -> Any:
         """Run the model from the carried state, as a Keras model is called.
 
         Args:
@@ -138,8 +168,76 @@ class StatefulSession:
             InputError: A name, number, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        outputs = self.run(None, self._feed(x))
+        # NOTE: the path of every step of a stream, written out. What it does not take, and what
+        # fails in it, is done below, from the same state.
+        with self._lock:
+            before = self._position
+            if before is not None:
+                turns, turn, steps = before
+                plan = turns.latest
+                if plan is not None and plan.again is not None:
+                    try:
+                        output = plan.again(x, turn)
+                    except turns.errors:
+                        output = None
+                    if output is not None and self._position is before:
+                        self._position = (turns, 1 - turn, steps + plan.steps)
+                        return output
+        outputs = self._run(None, self._feed(x), None, None)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def stream(self, chunks: Iterable[Any]) -> Iterator[Any]:
+        """Run chunk after chunk, giving each result before the next chunk is taken.
+
+        Nothing is kept but the state, so the sequence may be of any length. Other calls may
+        come between two chunks. What a failing chunk raises ends the iteration; the state is
+        then as the last good chunk left it.
+
+        Args:
+            chunks: What `session(x)` takes, one after the other.
+
+        Yields:
+            What `session(x)` gives.
+        """
+        for chunk in chunks:
+            yield self(chunk)
+
+    async def arun(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]
+    ) -> list[Any]:
+        """`run` for asyncio: the event loop goes on while the model runs in a thread.
+
+        Await one call before the next: calls that wait at the same time run one after the
+        other, but in no promised order. The arrays must not change meanwhile.
+
+        A cancelled call ends ONNX Runtime's run between two nodes, and leaves the state as it
+        was before the call; unless another call had begun where it ended.
+
+        Args:
+            output_names: As in `run`.
+            input_feed: As in `run`.
+
+        Raises:
+            InputError: A name, dtype, rank or size is wrong.
+            RunError: ONNX Runtime failed.
+        """
+        call = Call()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(
+            None, self._run, output_names, input_feed, call.run_options, call
+        )
+        try:
+            return await work
+        except asyncio.CancelledError:
+            done = call.cancel()
+            # the call had ended, but nobody has had its result: take it back
+            if done is not None and self._lock.acquire(blocking=False):
+                try:
+                    if self._position is done.after:
+                        self._position = done.before
+                finally:
+                    self._lock.release()
+            raise
 
     def reset_states(self, rows: Iterable[int] | None = None) -> None:
         """Put the states back to their initial values.
@@ -152,10 +250,13 @@ class StatefulSession:
             StateError: An index is out of range, negative or named twice; there is no state
                 yet; or a state is shared by all rows, so that no row of it can be reset.
         """
-        if rows is None:
-            self._state = self._fresh()
-        else:
-            self._state = self._existing("reset rows of").reset_rows(rows)
+        with self._lock:
+            if rows is not None:
+                self._replace(self._state("reset rows of").reset_rows(rows))
+            elif self._open_batch():
+                self._position = None
+            else:
+                self._replace(self._model.initial_state())
 
     def get_states(self) -> dict[str, Array]:
         """Copies of the states by name, in Keras's order, each `[batch, ...]`.
@@ -163,7 +264,8 @@ class StatefulSession:
         Raises:
             StateError: There is no state before the first call, while the batch size is open.
         """
-        return self._existing("get").copies()
+        with self._lock:
+            return self._state("get").copies()
 
     def set_states(self, states: Mapping[str, Array]) -> None:
         """Take over these states, copied, and count steps from 0.
@@ -179,7 +281,9 @@ class StatefulSession:
             StateError: Names are missing or left over, a dtype or shape is wrong, or the batch
                 size is not the session's. Nothing has changed then.
         """
-        self._state = self._same_batch(self._model.state_from(states), StateError)
+        state = self._model.state_from(states)
+        with self._lock:
+            self._replace(self._same_batch(state, StateError))
 
     def save_states(self, path: str | os.PathLike[str]) -> None:
         """Write the states to a safetensors file, whole or not at all.
@@ -188,7 +292,9 @@ class StatefulSession:
             StateError: There is no state before the first call.
             StateFileError: The file cannot be written.
         """
-        save_state(path, self._existing("save"), self.manifest.source.weights)
+        with self._lock:
+            state = self._state("save")
+        save_state(path, state, self.manifest.source.weights)
 
     def load_states(self, path: str | os.PathLike[str]) -> None:
         """Take over the states and the step count that `save_states` wrote.
@@ -206,22 +312,104 @@ class StatefulSession:
                 expected=error.expected,
                 received=error.received,
             ) from error
-        self._state = self._same_batch(state, StateFileError)
+        with self._lock:
+            self._replace(self._same_batch(state, StateFileError))
 
-    def _fresh(self) -> State | None:
-        """The initial state where its size is known; None while the batch size is open."""
+    def _run(
+        self,
+        output_names: Sequence[str] | None,
+        feed: Mapping[str, Any],
+        run_options: Any | None,
+        call: Call | None,
+    ) -> list[Any]:
+        with self._lock:
+            before = self._position
+            if before is not None:
+                turns, turn, steps = before
+                plan = turns.latest
+                if plan is not None and plan.gives(output_names):
+                    try:
+                        outputs = plan.call(feed, turn, run_options)
+                    except turns.errors:
+                        outputs = None  # done again below, from the same state
+                    if outputs is not None:
+                        self._commit(before, (turns, 1 - turn, steps + plan.steps), call)
+                        return outputs
+            return self._run_checked(output_names, feed, run_options, call)
+
+    def _run_checked(
+        self,
+        output_names: Sequence[str] | None,
+        feed: Mapping[str, Any],
+        run_options: Any | None,
+        call: Call | None,
+    ) -> list[Any]:
+        """A call whose shapes differ from the last one's, or the first one."""
+        before = self._position
+        names = self._model.output_names(output_names)
+        checked = self._model.check_feed(feed, None if before is None else before[0].batch)
+        turns, turn, steps = before or self._first(checked.batch)
+        if checked.steps == 0:
+            outputs: list[Any] = empty_outputs(self.manifest, names, checked, turns.batch)
+            self._commit(before, (turns, turn, steps), call)
+            return outputs
+        if checked.handed:
+            outputs = turns.step_handed(checked, names, turn, run_options)
+        else:
+            asked = None if output_names is None else list(output_names)
+            outputs = turns.step_checked(checked, names, asked, turn, run_options)
+        self._commit(before, (turns, 1 - turn, steps + checked.steps), call)
+        return outputs
+
+    def _commit(self, before: _Position | None, after: _Position, call: Call | None) -> None:
+        if self._position is not before:  # the lock lets its own thread in again
+            raise RunError(
+                "the session was used by a signal handler while it ran",
+                remedy="a handler may read the states; let it set a flag for the rest",
+            )
+        if call is None:
+            self._position = after
+        else:
+            with call.committing(before, after):
+                self._position = after
+
+    def _first(self, batch: int | None) -> _Position:
+        """The initial state for the batch size of a first call; not yet carried."""
+        state = self._model.first_state(batch)
+        turns = self._turns(state.batch)
+        turns.write(0, state)
+        return turns, 0, 0
+
+    def _turns(self, batch: int | None) -> Turns:
+        """The buffers for a batch size; those of the last few sizes are kept."""
+        turns = self._kept.pop(batch, None) or Turns(self._model, batch)
+        self._kept[batch] = turns
+        if len(self._kept) > _KEPT_BATCHES:
+            self._kept.popitem(last=False)
+        return turns
+
+    def _replace(self, state: State) -> None:
+        """Carry this state from now on."""
+        turns = self._turns(state.batch)
+        position = self._position
+        # never over the set that holds the state now: writing may fail
+        turn = 1 - position[1] if position is not None and position[0] is turns else 0
+        turns.write(turn, state)
+        self._position = (turns, turn, state.steps)
+
+    def _open_batch(self) -> bool:
+        """Whether the first call is to say how many rows the states have."""
         batched = any(state.batch_axis is not None for state in self.manifest.states)
-        if batched and self._model.pinned_batch is None:
-            return None
-        return self._model.initial_state()
+        return batched and self._model.pinned_batch is None
 
-    def _existing(self, what: str) -> State:
-        if self._state is None:
+    def _state(self, what: str) -> State:
+        if self._position is None:
             raise StateError(
                 f"there is no state to {what} yet: the first call fixes the batch size",
                 remedy="run a step first, or set_states",
             )
-        return self._state
+        turns, turn, steps = self._position
+        return turns.read(turn, steps)
 
     def _same_batch(self, state: State, error: type[StateError]) -> State:
         if self.batch_size not in (None, state.batch):
@@ -233,10 +421,10 @@ class StatefulSession:
             )
         return state
 
-    def _feed(self, x: Any) -> Mapping[str, Array]:
+    def _feed(self, x: Any) -> Mapping[str, Any]:
+        names = self._names
         if isinstance(x, Mapping):
             return x
-        names = [tensor.name for tensor in self.manifest.inputs]
         # a list of one input is Keras's habit too; a list of numbers is no list of inputs
         listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
         values = list(x) if listed else [x]
