@@ -71,7 +71,7 @@ def test_a_failing_chunk_ends_a_stream_and_loses_nothing(zoo):
     session.reset_states()
     with pytest.raises(RunError):  # noqa: PT012 (what came before the error is looked at)
         for y in session.stream(np.array([[[1]], [[2]], [[99]], [[3]]])):
-            results.append(y)  # noqa: PERF402
+            results.append(y)
     assert [y.item() for y in results] == [1, 2]
     assert session.steps == 2
     assert session.get_states()["s"] == 3

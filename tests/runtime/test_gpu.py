@@ -23,10 +23,8 @@ def missing():
     return ""
 
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "a GPU is there"),
-]
+WHY_NOT = missing()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 
 
 @pytest.fixture
