@@ -6,6 +6,7 @@ NOTE: nothing of size zero may come here (see `_feed`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rnnonnx.errors import RunError, StateError
@@ -14,7 +15,7 @@ from ._onnxruntime import onnxruntime, ort_errors
 from ._state import Array, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rnnonnx.manifest import StateTensor
 
@@ -95,6 +96,19 @@ def run_error(error: Exception) -> RunError:
     return RunError(
         f"ONNX Runtime failed: {error}", remedy="the state is as it was before the call"
     )
+
+
+def bound(session: Any, binding: Any) -> Callable[[Any], None]:
+    """`session.run_with_iobinding(binding, run_options)` as a function of `run_options` alone.
+
+    NOTE: ONNX Runtime's Python layer first looks whether a WebGPU graph is captured, which takes
+    0.4 us of the 8 us of a small step. The call beneath it is taken where it is there.
+    """
+    run = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
+    inner_binding = getattr(binding, "_iobinding", None)
+    if run is None or inner_binding is None:
+        return partial(session.run_with_iobinding, binding)
+    return partial(run, inner_binding)
 
 
 def graph_options(graph: int | None, run_options: Any | None = None) -> Any:

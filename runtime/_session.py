@@ -174,14 +174,14 @@ class StatefulSession:
             before = self._position
             if before is not None:
                 turns, turn, steps = before
-                plan = turns.latest
-                if plan is not None and plan.again is not None:
+                again = turns.again
+                if again is not None:
                     try:
-                        output = plan.again(x, turn)
+                        output = again(x, turn)
                     except turns.errors:
                         output = None
                     if output is not None and self._position is before:
-                        self._position = (turns, 1 - turn, steps + plan.steps)
+                        self._position = (turns, 1 - turn, steps + turns.steps)
                         return output
         outputs = self._run(None, self._feed(x), None, None)
         return outputs[0] if len(outputs) == 1 else outputs

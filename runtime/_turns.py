@@ -15,7 +15,7 @@ import numpy as np
 from rnnonnx.errors import InputError, RunError
 from rnnonnx.manifest import BATCH
 
-from ._execute import execute, graph_options, new_state, run_error
+from ._execute import bound, execute, graph_options, new_state, run_error
 from ._feed import Feed, tensor_shape
 from ._memory import Buffer, Handed
 from ._onnxruntime import onnxruntime, ort_errors
@@ -70,16 +70,19 @@ class Turns:
     Attributes:
         batch: As given.
         latest: The plan of the last call; None where it had none.
+        again: Its `again`.
+        steps: Its `steps`.
         errors: What a call may raise.
     """
 
     def __init__(self, model: Model, batch: int | None) -> None:
         self.batch = batch
         self.latest: Plan | None = None
+        self.again: Callable[[Any, int], Array | None] | None = None
+        self.steps = 0
         self._model = model
         self._layout = model.manifest.states
         self.errors: tuple[type[Exception], ...] = (*ort_errors(), MemoryError)
-        self._run = model.inference_session.run_with_iobinding
         # by shapes of inputs and names of outputs; None where bindings do not work
         self._plans: OrderedDict[Any, Plan | None] = OrderedDict()
         try:
@@ -184,7 +187,7 @@ class Turns:
             if self._model.cuda_graphs:
                 run_options = graph_options(None, run_options)
             binding.synchronize_inputs()
-            self._run(binding, run_options)
+            bound(session, binding)(run_options)
             binding.synchronize_outputs()
             return list(binding.get_outputs()[: len(names)])
         except self.errors as error:
@@ -217,7 +220,7 @@ class Turns:
             Buffer(tuple(size or 0 for size in shape), tensors[name].dtype, device)
             for name, shape in zip(names, shapes, strict=True)
         )
-        bindings = []
+        runs = []
         for turn in (0, 1):
             binding = self._model.inference_session.io_binding()
             for name, _, _, buffer in inputs:
@@ -225,20 +228,22 @@ class Turns:
             for name, buffer in zip(names, outputs, strict=True):
                 binding.bind_ortvalue_output(name, buffer.value)
             self._bind_states(binding, turn)
-            bindings.append(binding)
+            runs.append(bound(self._model.inference_session, binding))
         graphs = self._model.next_graphs() if self._model.cuda_graphs else None
-        turns = (bindings[0], bindings[1])
-        call = _bound_call(self._run, inputs, outputs, turns, graphs)
+        turns = (runs[0], runs[1])
+        call = _bound_call(inputs, outputs, turns, graphs)
         again = None
         if asked is None and len(inputs) == len(outputs) == 1:
             x, y = inputs[0][-1].array, outputs[0].array
             if x is not None and y is not None:
-                again = _bound_step(self._run, x, y, turns)
+                again = _bound_step(x, y, turns)
         return Plan(asked, feed.steps, graphs, call, again)
 
     def _keep(self, key: Any, plan: Plan | None) -> None:
         self._plans[key] = plan
         self.latest = plan
+        self.again = None if plan is None else plan.again
+        self.steps = 0 if plan is None else plan.steps
         if len(self._plans) > _KEPT_PLANS:
             _, old = self._plans.popitem(last=False)
             for graph in old.graphs if old is not None and old.graphs else ():
@@ -259,19 +264,17 @@ class Turns:
 
 
 def _bound_call(
-    run: Callable[[Any, Any], None],
     inputs: tuple[tuple[str, tuple[int, ...], np.dtype[Any], Buffer], ...],
     outputs: tuple[Buffer, ...],
-    bindings: tuple[Any, Any],
+    runs: tuple[Callable[[Any], None], Callable[[Any], None]],
     graphs: tuple[int, int] | None,
 ) -> Callable[[Any, int, Any], list[Array] | None]:
     """What `Plan.call` is.
 
     Args:
-        run: `InferenceSession.run_with_iobinding`.
         inputs: Name, shape, dtype and memory of each input.
         outputs: Memory of each output that is given, in order.
-        bindings: The binding that reads the first set and writes the second; the other one.
+        runs: Runs the binding that reads the first set and writes the second; the other one.
         graphs: As in `Plan`.
     """
     count = len(inputs)
@@ -293,14 +296,16 @@ def _bound_call(
                 memory[...] = array
         if graphs is not None:
             run_options = graph_options(graphs[turn], run_options)
-        run(bindings[turn], run_options)
+        runs[turn](run_options)
         return [only()] if only is not None else [read() for read in reads]
 
     return call
 
 
 def _bound_step(
-    run: Callable[[Any, Any], None], x_memory: Array, y_memory: Array, bindings: tuple[Any, Any]
+    x_memory: Array,
+    y_memory: Array,
+    runs: tuple[Callable[[Any], None], Callable[[Any], None]],
 ) -> Callable[[Any, int], Array | None]:
     """What `Plan.again` is: the path of every step of a stream, with nothing to look up."""
     shape, dtype, copy = x_memory.shape, x_memory.dtype, y_memory.copy
@@ -309,7 +314,7 @@ def _bound_step(
         if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype:
             return None
         x_memory[...] = x
-        run(bindings[turn], None)
+        runs[turn](None)
         return copy()
 
     return again

@@ -101,15 +101,13 @@ def test_a_signal_handler_that_steps_the_session_is_found_out(zoo):
     session = StatefulSession(zoo.lstm())
     x = zoo.sequence(time=1)
     session(x)
-    turns, _, _ = session._position
-    inner = turns._run
+    inner = session.model.inference_session.io_binding
 
-    def interrupted(binding, options):
-        turns._run = inner
-        inner(binding, options)
+    def interrupted():
         session.reset_states(rows=[0])  # as a handler would, on the same thread
+        return inner()
 
-    turns._run = interrupted
+    session.model.inference_session.io_binding = interrupted
     with pytest.raises(RunError, match="signal handler"):
         session(zoo.sequence(time=3))
     assert session.steps == 1
