@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from rnnonnx.errors import InputError, RunError, StateError
 
+from ._auto import PassedOver, open_where
 from ._feed import check_feed, empty_outputs
 from ._fit import manifest_of, pinned_batch
 from ._onnxruntime import (
     FATAL,
-    Provider,
     Source,
     describe,
     onnxruntime,
     open_session,
     ort_errors,
 )
+from ._placement import NodePlacement, placement_of
 from ._state import Array, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rnnonnx.manifest import Manifest
+
+    from ._providers import Providers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,18 +39,21 @@ class Model:
     Attributes:
         manifest: What the file says of its inputs, outputs and states.
         pinned_batch: The batch size that the file fixes; None where any will do.
+        passed_over: Providers that `providers="auto"` prefers to those of `get_providers()`,
+            each with the reason why it cannot start; empty without `auto`.
     """
 
     manifest: Manifest
     pinned_batch: int | None
     _session: Any = field(repr=False)
+    passed_over: tuple[PassedOver, ...] = ()
 
     @classmethod
     def load(
         cls,
         model: Source,
         *,
-        providers: Sequence[Provider] | None = None,
+        providers: Providers = None,
         session_options: Any | None = None,
     ) -> Model:
         """Load a file that carries a manifest.
@@ -56,7 +62,8 @@ class Model:
             model: Path to an ONNX file, or its bytes.
             providers: Execution providers, names or `(name, options)`, in order of
                 precedence. None is the CPU alone; ONNX Runtime adds the CPU for the nodes
-                that the others do not take.
+                that the others do not take. `"auto"` is CUDA where it starts, else the CPU;
+                `get_providers()` and `passed_over` tell the choice.
             session_options: An `onnxruntime.SessionOptions`, used as it is. None is fit for
                 many small calls: one thread, which sleeps between them.
 
@@ -67,9 +74,10 @@ class Model:
             ManifestError: The manifest is malformed or does not fit the graph.
             ProviderError: A provider is not available.
         """
-        session = open_session(model, providers=providers, session_options=session_options)
+        opened = open_where(model, providers=providers, session_options=session_options)
+        session = opened.session
         manifest = manifest_of(session, describe(model))
-        return cls(manifest, pinned_batch(manifest, session), session)
+        return cls(manifest, pinned_batch(manifest, session), session, opened.passed_over)
 
     def get_inputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
@@ -84,6 +92,15 @@ class Model:
     def get_providers(self) -> list[str]:
         """The execution providers that the model runs on, in order of precedence."""
         return list(self._session.get_providers())
+
+    def placement(self) -> tuple[NodePlacement, ...]:
+        """Which execution provider runs each node, as ONNX Runtime decided at load.
+
+        Raises:
+            ProviderError: The model was loaded with session options that do not record it, or
+                ONNX Runtime is older than 1.24. The error names the remedy.
+        """
+        return placement_of(self._session)
 
     def initial_state(self, batch: int | None = None) -> State:
         """The state before the first step.
