@@ -87,6 +87,8 @@ app.command(
         "rnnonnx run model.onnx x.npy -o y.npy --chunk 16 --state-out after.safetensors",
         "rnnonnx run model.onnx chunks/ -o results/ --state-in after.safetensors",
         "producer | rnnonnx run model.onnx - -o - | consumer",
+        "arecord -t raw -f S16_LE | rnnonnx run model.onnx - -o - --stream --input-dtype int16"
+        " --scale 1/32768 --chunk 160 > scores.f32",
     )
 )(run)
 app.command(
