@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ._auto import PassedOver
 from ._model import Model, read_manifest
+from ._placement import NodePlacement, read_placement
 from ._session import StatefulSession
 from ._state import State
 
@@ -14,4 +16,8 @@ __all__ = [
     "State",
     # what a file says of itself
     "read_manifest",
+    # where its nodes run, and what "auto" did not choose
+    "NodePlacement",
+    "PassedOver",
+    "read_placement",
 ]

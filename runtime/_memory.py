@@ -10,7 +10,8 @@ import numpy as np
 from rnnonnx.errors import InputError
 
 from ._fit import DTYPES
-from ._onnxruntime import CUDA, onnxruntime, ort_errors
+from ._onnxruntime import onnxruntime, ort_errors
+from ._providers import CUDA
 
 if TYPE_CHECKING:
     from ._state import Array

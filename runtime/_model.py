@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from rnnonnx.errors import InputError, StateError
 
+from ._auto import PassedOver, open_where
 from ._execute import execute, new_state
 from ._feed import Feed, check_feed, empty_outputs
 from ._fit import manifest_of, pinned_batch
 from ._memory import Device
-from ._onnxruntime import CUDA, FATAL, Provider, Source, describe, onnxruntime, open_session
+from ._onnxruntime import FATAL, Source, describe, onnxruntime, open_session
+from ._placement import NodePlacement, placement_of
+from ._providers import CUDA
 from ._state import Array, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rnnonnx.manifest import Manifest
+
+    from ._providers import Providers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +40,8 @@ class Model:
         device: Where a session keeps its states: on the device of the first provider.
         cuda_graphs: Whether calls of a fixed shape are captured as CUDA graphs: the provider
             was given with `enable_cuda_graph`.
+        passed_over: Providers that `providers="auto"` prefers to those of `get_providers()`,
+            each with the reason why it cannot start; empty without `auto`.
     """
 
     manifest: Manifest
@@ -42,6 +49,7 @@ class Model:
     inference_session: Any = field(repr=False)
     device: Device
     cuda_graphs: bool
+    passed_over: tuple[PassedOver, ...] = ()
     _graph_numbers: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
 
     @classmethod
@@ -49,7 +57,7 @@ class Model:
         cls,
         model: Source,
         *,
-        providers: Sequence[Provider] | None = None,
+        providers: Providers = None,
         session_options: Any | None = None,
     ) -> Model:
         """Load a file that carries a manifest.
@@ -58,7 +66,8 @@ class Model:
             model: Path to an ONNX file, or its bytes.
             providers: Execution providers, names or `(name, options)`, in order of
                 precedence. None is the CPU alone; ONNX Runtime adds the CPU for the nodes
-                that the others do not take.
+                that the others do not take. `"auto"` is CUDA where it starts, else the CPU;
+                `get_providers()` and `passed_over` tell the choice.
             session_options: An `onnxruntime.SessionOptions`, used as it is. None is fit for
                 many small calls: one thread, which sleeps between them.
 
@@ -69,7 +78,8 @@ class Model:
             ManifestError: The manifest is malformed or does not fit the graph.
             ProviderError: A provider is not available.
         """
-        session = open_session(model, providers=providers, session_options=session_options)
+        opened = open_where(model, providers=providers, session_options=session_options)
+        session = opened.session
         manifest = manifest_of(session, describe(model))
         options = session.get_provider_options().get(CUDA, {})
         return cls(
@@ -78,6 +88,7 @@ class Model:
             session,
             Device.of(session),
             cuda_graphs=options.get("enable_cuda_graph") == "1",
+            passed_over=opened.passed_over,
         )
 
     def get_inputs(self) -> list[Any]:
@@ -93,6 +104,15 @@ class Model:
     def get_providers(self) -> list[str]:
         """The execution providers that the model runs on, in order of precedence."""
         return list(self.inference_session.get_providers())
+
+    def placement(self) -> tuple[NodePlacement, ...]:
+        """Which execution provider runs each node, as ONNX Runtime decided at load.
+
+        Raises:
+            ProviderError: The model was loaded with session options that do not record it, or
+                ONNX Runtime is older than 1.24. The error names the remedy.
+        """
+        return placement_of(self.inference_session)
 
     def initial_state(self, batch: int | None = None) -> State:
         """The state before the first step.

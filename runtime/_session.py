@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from rnnonnx.manifest import Manifest
 
-    from ._onnxruntime import Provider, Source
+    from ._onnxruntime import Source
+    from ._placement import NodePlacement
+    from ._providers import Providers
     from ._state import Array, State
 
 _KEPT_BATCHES: Final = 4
@@ -59,7 +61,7 @@ class StatefulSession:
         self,
         model: Source | Model,
         *,
-        providers: Sequence[Provider] | None = None,
+        providers: Providers = None,
         session_options: Any | None = None,
     ) -> None:
         if not isinstance(model, Model):
@@ -128,6 +130,14 @@ class StatefulSession:
     def get_providers(self) -> list[str]:
         """The execution providers that the model runs on, in order of precedence."""
         return self._model.get_providers()
+
+    def placement(self) -> tuple[NodePlacement, ...]:
+        """Which execution provider runs each node; as `Model.placement`.
+
+        Raises:
+            ProviderError: As `Model.placement` does.
+        """
+        return self._model.placement()
 
     def run(
         self,
