@@ -215,8 +215,8 @@ class Totals:
     restarts_from_a_state: int = 0
     sequences: int = 0
     """Ends of the sequence that were reached."""
-    steps_run: int = 0
-    steps_replayed: int = 0
+    outputs: int = 0
+    outputs_again: int = 0
     saves: int = 0
     most_left_behind: int = 0
     """Temporary files beside the state file at one time."""
@@ -298,8 +298,8 @@ class Killer:
                 continue
             if content != self._uninterrupted.outputs.get(first):
                 raise Finding(f"the output of step {first} is not the uninterrupted run's")
-            totals.steps_run += 1
-            totals.steps_replayed += first in self._seen
+            totals.outputs += 1
+            totals.outputs_again += first in self._seen
             self._seen.add(first)
         before, self._saved = self._saved, self._read_state()
         if self._saved < max(before, reported):
@@ -359,7 +359,7 @@ def show(totals: Totals) -> None:
         f"the end of the sequence"
     )
     print(
-        f"{totals.steps_run} outputs, {totals.steps_replayed} of them again, each that of the "
+        f"{totals.outputs} outputs, {totals.outputs_again} of them again, each that of the "
         f"uninterrupted run, bit for bit"
     )
     print(f"{totals.saves} saves came back, none was lost, and no state file was unreadable")
