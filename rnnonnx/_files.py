@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
 
 from .errors import ModelFileError, RnnonnxError
+
+TEMPORARY = re.compile(r"\.rnnonnx-[0-9a-f]{12}")
 
 
 def replace_file(
@@ -22,6 +27,9 @@ def replace_file(
 
     A link stays a link: the file that it points to is replaced. A file that is replaced
     hands on its mode.
+
+    What a process that was killed while it wrote has left under a temporary name, the next
+    process removes at its first write into the folder.
 
     Args:
         path: The file.
@@ -41,7 +49,14 @@ def replace_file(
         mode = _mode(target)
         if mode is not None and not stat.S_ISREG(mode):
             raise error(f"cannot write {label}: it is no regular file")
-        _write(target, content, mode)
+        try:
+            _write(target, content, mode)
+        except FileNotFoundError:
+            # NOTE: once more. Another process may have seen the temporary file before it was
+            # locked, or on a file system whose locks it does not share, and taken it for one
+            # that was left behind. Where the folder is missing, the error comes again.
+            _write(target, content, mode)
+        _sweep(target.parent, os.getpid())
     except (OSError, ValueError) as failure:  # ValueError: a null byte in the name
         if isinstance(failure, RnnonnxError):
             raise
@@ -76,17 +91,43 @@ def _write(target: Path, content: bytes, mode: int | None) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
+            # the lock goes when the process goes, however it goes: what is not locked is stale
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(content)
             file.flush()
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             os.fsync(file.fileno())
-        temporary.replace(target)
+            temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     _sync_folder(target.parent)
+
+
+# NOTE: once a process and folder, since a folder may hold the states of thousands of streams;
+# the process's number is an argument so that a process that was forked looks for itself.
+@functools.lru_cache(maxsize=1024)
+def _sweep(folder: Path, process: int) -> None:  # noqa: ARG001
+    """Remove the temporary files in `folder` that no living process writes."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_stale(Path(entry.path))
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a temporary file unless its writer lives, or may live for all that can be told."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its writer may have renamed it meanwhile; the name is never used again
+            path.unlink()
+        finally:
+            os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,8 +12,10 @@ from rnnonnx.errors import InputError, ProviderError, RunError, StateError, Stat
 
 from ._call import Call
 from ._feed import empty_outputs
+from ._map_states import map_values
 from ._model import Model
-from ._state_file import load_state, save_state
+from ._state_blob import dump_state, load_state
+from ._state_file import read_state_file, write_state_file
 from ._turns import Turns
 
 if TYPE_CHECKING:
@@ -277,23 +279,63 @@ class StatefulSession:
         with self._lock:
             return self._state("get").copies()
 
-    def set_states(self, states: Mapping[str, Array]) -> None:
+    def set_states(
+        self,
+        states: Mapping[str, Array],
+        *,
+        map_states: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Take over these states, copied, and count steps from 0.
 
-        Before the first call this fixes the batch size. To hand the states of one model to
-        another (encoder to decoder), name them as this model does.
+        Before the first call this fixes the batch size.
 
         Args:
             states: One array for every state, by name, each `[batch, ...]` as the manifest
                 has it.
+            map_states: For states under another model's names, an encoder's for its decoder:
+                this model's names by those, or None for one to drop
+                (`{"encoder.h": "decoder.h"}`). It names every state of both.
 
         Raises:
             StateError: Names are missing or left over, a dtype or shape is wrong, or the batch
                 size is not the session's. Nothing has changed then.
         """
+        if map_states is not None:
+            states = map_values(states, map_states, self.manifest.states)
         state = self._model.state_from(states)
         with self._lock:
             self._replace(self._same_batch(state, StateError))
+
+    def snapshot(self) -> bytes:
+        """The states and the step count as bytes, what `save_states` writes.
+
+        Any session of the same model can go on from them, in any process and on any device.
+
+        Raises:
+            StateError: There is no state before the first call.
+        """
+        with self._lock:
+            state = self._state("take a snapshot of")
+        return dump_state(state, self.manifest)
+
+    def restore(
+        self,
+        snapshot: bytes | bytearray | memoryview,
+        *,
+        map_states: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Take over the states and the step count of a snapshot.
+
+        Args:
+            snapshot: What `snapshot` gave, here or elsewhere, or the content of a state file.
+            map_states: As in `set_states`. With it a snapshot of another model is accepted.
+
+        Raises:
+            StateFileError: The snapshot is damaged, of another model or a newer format, of
+                many streams, of another batch size than the session's, or does not fit with
+                `map_states`. Nothing has changed then.
+        """
+        self._take_over(snapshot, map_states, "the snapshot")
 
     def save_states(self, path: str | os.PathLike[str]) -> None:
         """Write the states to a safetensors file, whole or not at all.
@@ -304,21 +346,38 @@ class StatefulSession:
         """
         with self._lock:
             state = self._state("save")
-        save_state(path, state, self.manifest.source.weights)
+        write_state_file(path, dump_state(state, self.manifest))
 
-    def load_states(self, path: str | os.PathLike[str]) -> None:
+    def load_states(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        map_states: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Take over the states and the step count that `save_states` wrote.
 
+        Args:
+            path: The file.
+            map_states: As in `set_states`. With it a file of another model is accepted.
+
         Raises:
-            StateFileError: The file is missing, damaged, of another model or format, or of
-                another batch size than the session's. Nothing has changed then.
+            StateFileError: The file is missing, or `restore` refuses what is in it. Nothing
+                has changed then.
         """
-        state = load_state(path, self.manifest.states, self.manifest.source.weights)
+        self._take_over(read_state_file(path), map_states, f"the state file {str(path)!r}")
+
+    def _take_over(
+        self,
+        data: bytes | bytearray | memoryview,
+        map_states: Mapping[str, str | None] | None,
+        what: str,
+    ) -> None:
+        state = load_state(data, self.manifest, map_states=map_states, what=what)
         try:
             self._model.check_state(state)
         except StateError as error:
             raise StateFileError(
-                f"the state file does not fit: {error.message}",
+                f"{what} does not fit: {error.message}",
                 expected=error.expected,
                 received=error.received,
             ) from error

@@ -11,6 +11,8 @@ import numpy as np
 
 from rnnonnx.errors import StateError
 
+from ._map_states import map_values
+
 if TYPE_CHECKING:
     from rnnonnx.manifest import StateTensor
 
@@ -47,30 +49,8 @@ class State:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.values, Mapping):
-            raise StateError(
-                "states are no mapping of names to arrays", received=type(self.values).__name__
-            )
-        names = [state.name for state in self.layout]
-        missing = [name for name in names if name not in self.values]
-        unknown = [name for name in self.values if name not in names]
-        if missing or unknown:
-            raise StateError(
-                "the states do not fit the model: "
-                + ", ".join(
-                    f"{what} {which}"
-                    for what, which in (("missing", missing), ("unknown", unknown))
-                    if which
-                ),
-                expected=names,
-                received=list(self.values),
-            )
-        arrays: dict[str, Array] = {}
-        batch = self.batch
-        for state in self.layout:
-            array, batch = _checked(state, self.values[state.name], batch)
-            arrays[state.name] = array
-        object.__setattr__(self, "values", MappingProxyType(arrays))
+        arrays, batch = check_values(self.layout, self.values, self.batch)
+        object.__setattr__(self, "values", arrays)
         object.__setattr__(self, "batch", batch)
 
     @classmethod
@@ -92,6 +72,23 @@ class State:
                 "the batch size is more than the memory can hold", received=rows
             ) from error
         return cls(layout, values)
+
+    def renamed(self, names: Mapping[str, str | None], layout: tuple[StateTensor, ...]) -> State:
+        """This state as one of another model: an encoder's as its decoder's.
+
+        Args:
+            names: The other model's names by this one's, or None for a state to drop. Nothing
+                is guessed: each state of either model is named, also where the names agree.
+            layout: The states of the other model.
+
+        Returns:
+            The same values and step count under the other names.
+
+        Raises:
+            StateError: `names` leaves out a state, names one that is not there, gives one
+                twice, or joins two of other shapes or dtypes.
+        """
+        return State(layout, map_values(self.values, names, layout, self.layout), self.steps)
 
     def copies(self) -> dict[str, Array]:
         """Writable copies of the arrays by name, in the layout's order."""
@@ -125,7 +122,53 @@ class State:
         return State(self.layout, values, self.steps)
 
 
-def _checked(state: StateTensor, value: Any, batch: int | None) -> tuple[Array, int | None]:
+def check_values(
+    layout: tuple[StateTensor, ...],
+    values: Mapping[str, Array],
+    batch: int | None,
+    *,
+    fewest: int = 1,
+) -> tuple[Mapping[str, Array], int | None]:
+    """The values as read-only arrays in the layout's order, and their rows.
+
+    Args:
+        layout: What states there are.
+        values: One array a state, by name.
+        batch: Rows that they must have; None for any number.
+        fewest: Rows that they must have at least.
+
+    Returns:
+        The arrays, not copied; and the rows, None where no state has a batch axis.
+
+    Raises:
+        StateError: Names are missing or left over, or a dtype, shape or batch size is wrong.
+    """
+    if not isinstance(values, Mapping):
+        raise StateError("states are no mapping of names to arrays", received=type(values).__name__)
+    names = [state.name for state in layout]
+    missing = [name for name in names if name not in values]
+    unknown = [name for name in values if name not in names]
+    if missing or unknown:
+        raise StateError(
+            "the states do not fit the model: "
+            + ", ".join(
+                f"{what} {which}"
+                for what, which in (("missing", missing), ("unknown", unknown))
+                if which
+            ),
+            expected=names,
+            received=list(values),
+        )
+    arrays: dict[str, Array] = {}
+    for state in layout:
+        array, batch = _checked(state, values[state.name], batch, fewest)
+        arrays[state.name] = array
+    return MappingProxyType(arrays), batch
+
+
+def _checked(
+    state: StateTensor, value: Any, batch: int | None, fewest: int
+) -> tuple[Array, int | None]:
     """The value as a read-only array, and the batch size once a state has fixed it."""
     if not hasattr(value, "__array__"):
         raise StateError(
@@ -143,10 +186,11 @@ def _checked(state: StateTensor, value: Any, batch: int | None) -> tuple[Array, 
         )
     axis = state.batch_axis
     rows = array.shape[axis] if axis is not None and array.ndim > axis else None
-    if array.shape != state.concrete_shape(rows or 1):
+    if array.shape != state.concrete_shape(fewest if rows is None else max(rows, fewest)):
         raise StateError(
             f"state {state.name!r} has the wrong shape",
-            expected=f"[{', '.join(map(str, state.shape))}], with 1 row or more",
+            expected=f"[{', '.join(map(str, state.shape))}]"
+            + (", with 1 row or more" if fewest else ""),
             received=list(array.shape),
         )
     if batch is not None and rows is not None and rows != batch:

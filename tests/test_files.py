@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rnnonnx._files import replace_file, same_file
+from rnnonnx._files import TEMPORARY, _sweep, replace_file, same_file
 from rnnonnx.errors import ModelFileError, StateFileError
 
 
@@ -60,6 +63,92 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
         replace_file(tmp_path / "file", b"x")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+KILLED = """
+import os, signal, sys
+from rnnonnx._files import replace_file
+
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+replace_file(sys.argv[1], b"x" * 9)
+"""
+WAITING = """
+import os, sys
+from rnnonnx._files import replace_file
+
+sync = os.fsync
+def wait(handle):
+    print(flush=True)
+    sys.stdin.read(1)
+    sync(handle)
+os.fsync = wait
+replace_file(sys.argv[1], b"waited")
+"""
+WRITING = "import sys; from rnnonnx._files import replace_file; replace_file(sys.argv[1], b'x')"
+
+
+def python(code, path):
+    command = [sys.executable, "-c", code, path]
+    return subprocess.run(command, timeout=60, check=False).returncode
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    assert python(KILLED, tmp_path / "a") == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert TEMPORARY.fullmatch(left.name)
+    assert left.read_bytes() == b"x" * 9
+    kept = [".rnnonnx-notes", ".rnnonnx-0123456789ab0", "rnnonnx-0123456789ab"]
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / ".rnnonnx-0123456789ab").mkdir()
+    (tmp_path / ".rnnonnx-0123456789ac").symlink_to(tmp_path / kept[0])
+    os.mkfifo(tmp_path / ".rnnonnx-0123456789ad")
+    assert python(WRITING, tmp_path / "b") == 0
+    others = {f".rnnonnx-0123456789{end}" for end in ("ab", "ac", "ad")}
+    assert {path.name for path in tmp_path.iterdir()} == {"b", *kept, *others}
+
+
+def test_what_a_living_process_writes_is_left_to_it(tmp_path):
+    command = [sys.executable, "-c", WAITING, tmp_path / "a"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout.read(1) == b"\n"  # it has written and not yet renamed
+            (temporary,) = tmp_path.iterdir()
+            assert python(WRITING, tmp_path / "b") == 0
+            assert {path.name for path in tmp_path.iterdir()} == {"b", temporary.name}
+            # the folder is synced too, hence two answers
+            writer.communicate(b"\n\n", timeout=60)
+        finally:
+            writer.kill()
+    assert writer.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    assert (tmp_path / "a").read_bytes() == b"waited"
+
+
+def test_a_process_looks_once_and_a_forked_one_for_itself(tmp_path):
+    replace_file(tmp_path / "a", b"")
+    left = tmp_path / ".rnnonnx-0123456789ab"
+    left.touch()
+    replace_file(tmp_path / "a", b"")
+    assert left.exists()
+    _sweep(tmp_path, os.getpid() + 1)  # as a forked process calls it
+    assert not left.exists()
+
+
+def test_a_temporary_file_that_is_taken_away_is_written_again(tmp_path, monkeypatch):
+    sync, taken = os.fsync, []
+
+    def take_away(handle):
+        sync(handle)
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+
+    monkeypatch.setattr(os, "fsync", take_away)
+    replace_file(tmp_path / "file", b"whole")
+    assert len(taken) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
 
 
 def test_same_file(tmp_path, monkeypatch):
