@@ -114,6 +114,11 @@ class Model:
         """
         return placement_of(self.inference_session)
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether any state has a batch axis."""
+        return any(item.batch_axis is not None for item in self.manifest.states)
+
     def initial_state(self, batch: int | None = None) -> State:
         """The state before the first step.
 
@@ -239,8 +244,7 @@ class Model:
         Raises:
             InputError: The feed does not say how many rows the states have.
         """
-        batched = any(item.batch_axis is not None for item in self.manifest.states)
-        if batched and batch is None and self.pinned_batch is None:
+        if self.has_batch and batch is None and self.pinned_batch is None:
             raise InputError(
                 "no input says how many rows the states have",
                 remedy="set_states(...), or start from Model.initial_state(batch)",

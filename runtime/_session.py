@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import InputError, ProviderError, RunError, StateError, StateFileError
+from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
 
 from ._call import Call
-from ._feed import empty_outputs
+from ._carrier import Carrier
 from ._map_states import map_values
 from ._model import Model
 from ._state_blob import dump_state, load_state
 from ._state_file import read_state_file, write_state_file
-from ._turns import Turns
 
 if TYPE_CHECKING:
     import os
@@ -27,12 +24,6 @@ if TYPE_CHECKING:
     from ._placement import NodePlacement
     from ._providers import Providers
     from ._state import Array, State
-
-_KEPT_BATCHES: Final = 4
-"""Batch sizes whose buffers are kept when the session turns to another."""
-
-_Position: TypeAlias = tuple[Turns, int, int]
-"""The carried state: its buffers, which of their two sets holds it, and its steps."""
 
 
 class StatefulSession:
@@ -74,11 +65,9 @@ class StatefulSession:
                 remedy="give them to Model.load",
             )
         self._model = model
-        self._lock = threading.RLock()
-        self._kept: OrderedDict[int | None, Turns] = OrderedDict()
+        self._carrier = Carrier(model)
+        self._again = self._carrier.again
         self._names = [tensor.name for tensor in model.manifest.inputs]
-        # NOTE: replaced whole, by one assignment, when a call has succeeded: that is the commit
-        self._position: _Position | None = None
         self.reset_states()
 
     @property
@@ -98,8 +87,7 @@ class StatefulSession:
         None before the first call, unless the file fixes it, and None always for a model
         none of whose states has a batch axis: its calls may vary in size.
         """
-        position = self._position
-        return None if position is None else position[0].batch
+        return self._carrier.batch
 
     @property
     def steps(self) -> int:
@@ -109,8 +97,7 @@ class StatefulSession:
         where no input has one, a call. Resetting some rows does not change the count;
         `load_states` restores the file's.
         """
-        position = self._position
-        return 0 if position is None else position[2]
+        return self._carrier.steps
 
     @property
     def states(self) -> list[Array] | None:
@@ -118,8 +105,8 @@ class StatefulSession:
 
         None before the first call, while the batch size is open.
         """
-        with self._lock:
-            return None if self._position is None else list(self.get_states().values())
+        state = self._carrier.state()
+        return None if state is None else list(state.copies().values())
 
     def get_inputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
@@ -165,7 +152,7 @@ class StatefulSession:
             InputError: A name, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        return self._run(output_names, input_feed, run_options, None)
+        return self._carrier.run(output_names, input_feed, run_options)
 
     def __call__(self, x: Any) -> Any:
         """Run the model from the carried state, as a Keras model is called.
@@ -180,22 +167,10 @@ class StatefulSession:
             InputError: A name, number, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        # NOTE: the path of every step of a stream, written out. What it does not take, and what
-        # fails in it, is done below, from the same state.
-        with self._lock:
-            before = self._position
-            if before is not None:
-                turns, turn, steps = before
-                again = turns.again
-                if again is not None:
-                    try:
-                        output = again(x, turn)
-                    except turns.errors:
-                        output = None
-                    if output is not None and self._position is before:
-                        self._position = (turns, 1 - turn, steps + turns.steps)
-                        return output
-        outputs = self._run(None, self._feed(x), None, None)
+        output = self._again(x)
+        if output is not None:
+            return output
+        outputs = self._carrier.run(None, self._feed(x), None)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def stream(self, chunks: Iterable[Any]) -> Iterator[Any]:
@@ -236,19 +211,14 @@ class StatefulSession:
         call = Call()
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(
-            None, self._run, output_names, input_feed, call.run_options, call
+            None, self._carrier.run, output_names, input_feed, call.run_options, call
         )
         try:
             return await work
         except asyncio.CancelledError:
             done = call.cancel()
-            # the call had ended, but nobody has had its result: take it back
-            if done is not None and self._lock.acquire(blocking=False):
-                try:
-                    if self._position is done.after:
-                        self._position = done.before
-                finally:
-                    self._lock.release()
+            if done is not None:  # it had ended, but nobody has had its result
+                self._carrier.take_back(done)
             raise
 
     def reset_states(self, rows: Iterable[int] | None = None) -> None:
@@ -262,13 +232,12 @@ class StatefulSession:
             StateError: An index is out of range, negative or named twice; there is no state
                 yet; or a state is shared by all rows, so that no row of it can be reset.
         """
-        with self._lock:
-            if rows is not None:
-                self._replace(self._state("reset rows of").reset_rows(rows))
-            elif self._open_batch():
-                self._position = None
-            else:
-                self._replace(self._model.initial_state())
+        if rows is not None:
+            self._carrier.replace(lambda state: _there(state, "reset rows of").reset_rows(rows))
+        elif self._model.pinned_batch is None and self._model.has_batch:
+            self._carrier.clear()
+        else:
+            self._carrier.replace(lambda _: self._model.initial_state())
 
     def get_states(self) -> dict[str, Array]:
         """Copies of the states by name, in Keras's order, each `[batch, ...]`.
@@ -276,8 +245,7 @@ class StatefulSession:
         Raises:
             StateError: There is no state before the first call, while the batch size is open.
         """
-        with self._lock:
-            return self._state("get").copies()
+        return _there(self._carrier.state(), "get").copies()
 
     def set_states(
         self,
@@ -303,8 +271,7 @@ class StatefulSession:
         if map_states is not None:
             states = map_values(states, map_states, self.manifest.states)
         state = self._model.state_from(states)
-        with self._lock:
-            self._replace(self._same_batch(state, StateError))
+        self._carry(state, StateError)
 
     def snapshot(self) -> bytes:
         """The states and the step count as bytes, what `save_states` writes.
@@ -314,9 +281,7 @@ class StatefulSession:
         Raises:
             StateError: There is no state before the first call.
         """
-        with self._lock:
-            state = self._state("take a snapshot of")
-        return dump_state(state, self.manifest)
+        return dump_state(_there(self._carrier.state(), "take a snapshot of"), self.manifest)
 
     def restore(
         self,
@@ -344,9 +309,7 @@ class StatefulSession:
             StateError: There is no state before the first call.
             StateFileError: The file cannot be written.
         """
-        with self._lock:
-            state = self._state("save")
-        write_state_file(path, dump_state(state, self.manifest))
+        write_state_file(path, dump_state(_there(self._carrier.state(), "save"), self.manifest))
 
     def load_states(
         self,
@@ -381,114 +344,22 @@ class StatefulSession:
                 expected=error.expected,
                 received=error.received,
             ) from error
-        with self._lock:
-            self._replace(self._same_batch(state, StateFileError))
+        self._carry(state, StateFileError)
 
-    def _run(
-        self,
-        output_names: Sequence[str] | None,
-        feed: Mapping[str, Any],
-        run_options: Any | None,
-        call: Call | None,
-    ) -> list[Any]:
-        with self._lock:
-            before = self._position
-            if before is not None:
-                turns, turn, steps = before
-                plan = turns.latest
-                if plan is not None and plan.gives(output_names):
-                    try:
-                        outputs = plan.call(feed, turn, run_options)
-                    except turns.errors:
-                        outputs = None  # done again below, from the same state
-                    if outputs is not None:
-                        self._commit(before, (turns, 1 - turn, steps + plan.steps), call)
-                        return outputs
-            return self._run_checked(output_names, feed, run_options, call)
+    def _carry(self, state: State, error: type[StateError]) -> None:
+        """Carry this state, if it is of the batch size that the session has."""
 
-    def _run_checked(
-        self,
-        output_names: Sequence[str] | None,
-        feed: Mapping[str, Any],
-        run_options: Any | None,
-        call: Call | None,
-    ) -> list[Any]:
-        """A call whose shapes differ from the last one's, or the first one."""
-        before = self._position
-        names = self._model.output_names(output_names)
-        checked = self._model.check_feed(feed, None if before is None else before[0].batch)
-        turns, turn, steps = before or self._first(checked.batch)
-        if checked.steps == 0:
-            outputs: list[Any] = empty_outputs(self.manifest, names, checked, turns.batch)
-            self._commit(before, (turns, turn, steps), call)
-            return outputs
-        if checked.handed:
-            outputs = turns.step_handed(checked, names, turn, run_options)
-        else:
-            asked = None if output_names is None else list(output_names)
-            outputs = turns.step_checked(checked, names, asked, turn, run_options)
-        self._commit(before, (turns, 1 - turn, steps + checked.steps), call)
-        return outputs
+        def same_batch(before: State | None) -> State:
+            if before is not None and before.batch != state.batch:
+                raise error(
+                    "the states have another batch size than the session",
+                    expected=f"{before.batch} rows",
+                    received=f"{state.batch} rows",
+                    remedy="reset_states() releases the batch size",
+                )
+            return state
 
-    def _commit(self, before: _Position | None, after: _Position, call: Call | None) -> None:
-        if self._position is not before:  # the lock lets its own thread in again
-            raise RunError(
-                "the session was used by a signal handler while it ran",
-                remedy="a handler may read the states; let it set a flag for the rest",
-            )
-        if call is None:
-            self._position = after
-        else:
-            with call.committing(before, after):
-                self._position = after
-
-    def _first(self, batch: int | None) -> _Position:
-        """The initial state for the batch size of a first call; not yet carried."""
-        state = self._model.first_state(batch)
-        turns = self._turns(state.batch)
-        turns.write(0, state)
-        return turns, 0, 0
-
-    def _turns(self, batch: int | None) -> Turns:
-        """The buffers for a batch size; those of the last few sizes are kept."""
-        turns = self._kept.pop(batch, None) or Turns(self._model, batch)
-        self._kept[batch] = turns
-        if len(self._kept) > _KEPT_BATCHES:
-            self._kept.popitem(last=False)
-        return turns
-
-    def _replace(self, state: State) -> None:
-        """Carry this state from now on."""
-        turns = self._turns(state.batch)
-        position = self._position
-        # never over the set that holds the state now: writing may fail
-        turn = 1 - position[1] if position is not None and position[0] is turns else 0
-        turns.write(turn, state)
-        self._position = (turns, turn, state.steps)
-
-    def _open_batch(self) -> bool:
-        """Whether the first call is to say how many rows the states have."""
-        batched = any(state.batch_axis is not None for state in self.manifest.states)
-        return batched and self._model.pinned_batch is None
-
-    def _state(self, what: str) -> State:
-        if self._position is None:
-            raise StateError(
-                f"there is no state to {what} yet: the first call fixes the batch size",
-                remedy="run a step first, or set_states",
-            )
-        turns, turn, steps = self._position
-        return turns.read(turn, steps)
-
-    def _same_batch(self, state: State, error: type[StateError]) -> State:
-        if self.batch_size not in (None, state.batch):
-            raise error(
-                "the states have another batch size than the session",
-                expected=f"{self.batch_size} rows",
-                received=f"{state.batch} rows",
-                remedy="reset_states() releases the batch size",
-            )
-        return state
+        self._carrier.replace(same_batch)
 
     def _feed(self, x: Any) -> Mapping[str, Any]:
         names = self._names
@@ -504,6 +375,15 @@ class StatefulSession:
                 received=len(values),
             )
         return dict(zip(names, values, strict=True))
+
+
+def _there(state: State | None, what: str) -> State:
+    if state is None:
+        raise StateError(
+            f"there is no state to {what} yet: the first call fixes the batch size",
+            remedy="run a step first, or set_states",
+        )
+    return state
 
 
 def _is_array_list(x: Sequence[Any]) -> bool:

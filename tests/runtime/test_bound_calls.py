@@ -36,7 +36,7 @@ def test_the_state_stays_in_two_sets_of_memory(zoo, fresh):
     addresses = set()
     for seed in range(6):
         fresh(zoo.sequence(time=1, seed=seed))
-        turns, turn, _ = fresh._position
+        turns, turn, _ = fresh._carrier._position
         addresses.add(tuple(buffer.value.data_ptr() for buffer in turns._sets[turn].values()))
     assert len(addresses) == 2
 
@@ -77,7 +77,7 @@ def test_batch_sizes_are_not_all_kept(zoo, fresh):
     for batch in range(1, 20):
         fresh.reset_states()
         fresh(zoo.sequence(batch=batch))
-    assert len(fresh._kept) < 6
+    assert len(fresh._carrier._kept) < 6
 
 
 @pytest.mark.parametrize("way", ["call", "run", "named", "stream"])

@@ -40,7 +40,7 @@ def test_states_are_read_whole_while_others_step(zoo):
 
     def watch():
         while not stop.is_set():
-            with session._lock:
+            with session._carrier._lock:
                 read.append((session.steps, session.get_states()))
             read.append((None, session.get_states()))
 

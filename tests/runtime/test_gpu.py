@@ -55,7 +55,7 @@ def test_the_state_stays_on_the_device(zoo, pair):
     addresses = set()
     for seed in range(6):
         gpu(zoo.sequence(time=1, seed=seed))
-        turns, turn, _ = gpu._position
+        turns, turn, _ = gpu._carrier._position
         values = [buffer.value for buffer in turns._sets[turn].values()]
         assert {value.device_name() for value in values} == {"cuda"}
         addresses.add(tuple(value.data_ptr() for value in values))
