@@ -75,13 +75,13 @@ def machine(packages: Sequence[str]) -> str:
     )
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, path: Path = PAGE) -> None:
     """Replace the part of the page between this section's marks."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    page = PAGE.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
     before, rest = page.split(begin)
     after = rest.split(end)[1]
-    PAGE.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

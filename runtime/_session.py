@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +207,8 @@ class StatefulSession:
             InputError: A name, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
+        import asyncio  # here, since it takes longer to import than all the rest of the runtime
+
         call = Call()
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(
