@@ -83,6 +83,8 @@ class Turns:
         self._model = model
         self._layout = model.manifest.states
         self.errors: tuple[type[Exception], ...] = (*ort_errors(), MemoryError)
+        # for each turn, of calls on tensors that callers hand over: only the states stay bound
+        self._free_bindings: list[Any] = [None, None]
         # by shapes of inputs and names of outputs; None where bindings do not work
         self._plans: OrderedDict[Any, Plan | None] = OrderedDict()
         try:
@@ -174,22 +176,28 @@ class Turns:
                     remedy="give the provider when the model is loaded, or a host array: "
                     "nothing is moved silently",
                 )
-        session = self._model.inference_session
         value_of = onnxruntime().OrtValue.ortvalue_from_numpy
         try:
-            binding = session.io_binding()
+            binding = self._free_bindings[turn]
+            if binding is None:
+                binding = self._model.inference_session.io_binding()
+                self._bind_old_states(binding, turn)
+                self._free_bindings[turn] = binding
             for name, array in feed.arrays.items():
                 value = array.value if isinstance(array, Handed) else value_of(array)
                 binding.bind_ortvalue_input(name, value)
+            # NOTE: the outputs go after the states, whose memory stays bound. Bound anew each
+            # time they are allocated anew: they are the caller's then.
+            binding.clear_binding_outputs()
+            self._bind_new_states(binding, turn)
             for name in names:
                 binding.bind_output(name, device.kind, device.index)
-            self._bind_states(binding, turn)
             if self._model.cuda_graphs:
                 run_options = graph_options(None, run_options)
             binding.synchronize_inputs()
-            bound(session, binding)(run_options)
+            bound(self._model.inference_session, binding)(run_options)
             binding.synchronize_outputs()
-            return list(binding.get_outputs()[: len(names)])
+            return list(binding.get_outputs()[len(self._layout) :])
         except self.errors as error:
             raise run_error(error) from error
 
@@ -199,9 +207,12 @@ class Turns:
             for item in self._layout
         }
 
-    def _bind_states(self, binding: Any, turn: int) -> None:
+    def _bind_old_states(self, binding: Any, turn: int) -> None:
         for item in self._layout:
             binding.bind_ortvalue_input(item.input, self._sets[turn][item.name].value)
+
+    def _bind_new_states(self, binding: Any, turn: int) -> None:
+        for item in self._layout:
             binding.bind_ortvalue_output(item.output, self._sets[1 - turn][item.name].value)
 
     def _plan(self, feed: Feed, names: list[str], asked: list[str] | None) -> Plan | None:
@@ -227,7 +238,8 @@ class Turns:
                 binding.bind_ortvalue_input(name, buffer.value)
             for name, buffer in zip(names, outputs, strict=True):
                 binding.bind_ortvalue_output(name, buffer.value)
-            self._bind_states(binding, turn)
+            self._bind_old_states(binding, turn)
+            self._bind_new_states(binding, turn)
             runs.append(bound(self._model.inference_session, binding))
         graphs = self._model.next_graphs() if self._model.cuda_graphs else None
         turns = (runs[0], runs[1])
