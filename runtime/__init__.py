@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._model import Model, read_manifest
 from ._session import StatefulSession
 from ._state import State
+from .decoding import BeamSearch, Decoding, Hypothesis, beam_search, decode
 
 __all__ = [
     # a session carries the state for you
@@ -12,6 +13,12 @@ __all__ = [
     # a model and its state as values
     "Model",
     "State",
+    # writing token by token
+    "decode",
+    "Decoding",
+    "beam_search",
+    "BeamSearch",
+    "Hypothesis",
     # what a file says of itself
     "read_manifest",
 ]
