@@ -7,6 +7,7 @@ from ._model import Model, read_manifest
 from ._placement import NodePlacement, read_placement
 from ._session import StatefulSession
 from ._state import State
+from .decoding import BeamSearch, Decoding, Hypothesis, beam_search, decode
 
 __all__ = [
     # a session carries the state for you
@@ -14,6 +15,12 @@ __all__ = [
     # a model and its state as values
     "Model",
     "State",
+    # writing token by token
+    "decode",
+    "Decoding",
+    "beam_search",
+    "BeamSearch",
+    "Hypothesis",
     # what a file says of itself
     "read_manifest",
     # where its nodes run, and what "auto" did not choose
