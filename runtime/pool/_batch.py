@@ -97,10 +97,12 @@ class Runner:
             self._hand_out(batch)
 
     def _assembled(self, requests: Sequence[Request]) -> Batch:
+        if len(requests) == 1:
+            request = requests[0]
+            slots = [seat.slot for seat in request.seats]
+            return Batch(requests, slots, request.steps, list(request.arrays))
         slots = [seat.slot for request in requests for seat in request.seats]
         steps, longest = _steps(requests)
-        if len(requests) == 1:
-            return Batch(requests, slots, steps, list(requests[0].arrays))
         arrays = []
         for i, item in enumerate(self._inputs):
             if item.batch_axis is None:  # equal in all, or they would not share a batch
@@ -138,7 +140,7 @@ class Runner:
         feed = {
             item.name: array
             if index is None or item.batch_axis is None
-            else np.take(array, index, item.batch_axis)
+            else array.take(index, item.batch_axis)
             for item, array in zip(self._inputs, batch.arrays, strict=True)
         }
         names = batch.requests[0].names
@@ -184,6 +186,9 @@ class Runner:
 
     def _hand_all(self, batch: Batch, outputs: Sequence[Array]) -> None:
         """The common case: all has run as one."""
+        if len(batch.requests) == len(batch.slots) > 1 and isinstance(batch.steps, int):
+            self._hand_each(batch.requests, outputs)
+            return
         first = 0
         for request in batch.requests:
             rows = len(request.seats)
@@ -200,6 +205,19 @@ class Runner:
                 cut.append(self._shortened(batch, request, name, piece))
             request.outputs = cut
             first += rows
+
+    def _hand_each(self, requests: Sequence[Request], outputs: Sequence[Array]) -> None:
+        """A row for each request, of one length."""
+        names = requests[0].names
+        columns = []
+        for name, output in zip(names, outputs, strict=True):
+            axis = self._axis(name)
+            if axis == 0:
+                columns.append([output[i : i + 1].copy() for i in range(len(requests))])
+            else:
+                columns.append([self._cut(output, axis, i, 1) for i in range(len(requests))])
+        for request, cut in zip(requests, zip(*columns, strict=True), strict=True):
+            request.outputs = list(cut)
 
     def _pieced(
         self, batch: Batch, request: Request, rows: Sequence[tuple[Part, int] | None]
@@ -235,11 +253,11 @@ class Runner:
 
 def _steps(requests: Sequence[Request]) -> tuple[int | Array, int]:
     """The steps of each row (one number where they are equal), and the largest."""
-    first = requests[0].steps
-    if all(request.steps == first for request in requests):
-        return first, first
-    steps = [request.steps for request in requests for _ in request.seats]
-    return np.array(steps, np.int64), max(steps)
+    lengths = {request.steps for request in requests}
+    longest = max(lengths)
+    if len(lengths) == 1:
+        return longest, longest
+    return np.array([r.steps for r in requests for _ in r.seats], np.int64), longest
 
 
 def _padded(array: Array, axis: int, length: int) -> Array:

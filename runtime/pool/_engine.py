@@ -374,8 +374,9 @@ class Engine:
                 self._fill.wait(pause)
             finally:
                 self._filling = False
+        waiting = self._scheduler.queued
         taken = self._scheduler.take()
-        self.queue.leave(sum(len(request.seats) for request in taken))
+        self.queue.leave(waiting - self._scheduler.queued)
         cancelled = [
             request
             for request in taken

@@ -59,6 +59,17 @@ class Slab:
         self._before: list[tuple[Any, ...]] = [
             (slice(None),) * (item.batch_axis or 0) for item in layout
         ]
+        self._targets = [*self._arrays, self.steps]
+        # name, dtype, and the sizes before and behind the rows
+        self._fits = tuple(
+            (
+                item.name,
+                np.dtype(item.dtype),
+                item.row_shape[: item.batch_axis],
+                item.row_shape[item.batch_axis or 0 :],
+            )
+            for item in layout
+        )
         self._gathered = [
             np.empty(item.concrete_shape(most), item.dtype) if item.batch_axis == 0 else None
             for item in layout
@@ -70,16 +81,17 @@ class Slab:
         They are valid until the next call, and to be read only.
         """
         values: dict[str, Array] = {}
-        for item, array, buffer, before in zip(
-            self.layout, self._arrays, self._gathered, self._before, strict=True
+        side_by_side = isinstance(slots, slice)
+        for fit, array, buffer, before in zip(
+            self._fits, self._arrays, self._gathered, self._before, strict=True
         ):
             if buffer is None:
-                values[item.name] = np.ascontiguousarray(array[(*before, slots)])
-            elif isinstance(slots, slice):
-                values[item.name] = array[slots]
+                values[fit[0]] = np.ascontiguousarray(array[(*before, slots)])
+            elif side_by_side:
+                values[fit[0]] = array[slots]
             else:
                 # NOTE: with the mode `raise`, the default, numpy would copy twice
-                values[item.name] = np.take(array, slots, 0, out=buffer[:rows], mode="clip")
+                values[fit[0]] = np.take(array, slots, 0, buffer[:rows], "clip")
         return values
 
     def commit(
@@ -104,23 +116,22 @@ class Slab:
         Raises:
             RunError: A state does not fit the manifest. Nothing has changed.
         """
-        new = []
-        for item, before in zip(self.layout, self._before, strict=True):
-            value = values[item.name]
-            if value.shape != item.concrete_shape(ran) or value.dtype != item.dtype:
+        new: list[Any] = []
+        for name, dtype, head, tail in self._fits:
+            value = values[name]
+            if value.shape != (*head, ran, *tail) or value.dtype != dtype:
                 raise RunError(
-                    f"the model gave a state that does not fit its manifest: {item.name!r}",
-                    expected=f"{item.dtype} {list(item.concrete_shape(ran))}",
+                    f"the model gave a state that does not fit its manifest: {name!r}",
+                    expected=f"{dtype} {[*head, ran, *tail]}",
                     received=f"{value.dtype} {list(value.shape)}",
                     remedy="the state is as it was before the call",
                 )
-            new.append(value if ran == rows else value[(*before, slice(rows))])
-        counted = self.steps[slots] + steps
+            new.append(value if ran == rows else value[(*(slice(None),) * len(head), slice(rows))])
+        new += self.steps[slots] + steps, True
         # NOTE: one call in C, which no signal can end half-way: an interrupt in a thread's
         # own code would leave h of this step and c of the one before
-        targets: list[Any] = [*self._arrays, self.steps, flag]
-        keys: list[Any] = [*((*before, slots) for before in self._before), slots, 0]
-        deque(map(setitem, targets, keys, [*new, counted, True]), maxlen=0)
+        keys: list[Any] = [(*before, slots) if before else slots for before in self._before]
+        deque(map(setitem, [*self._targets, flag], [*keys, slots, 0], new), maxlen=0)
 
     def reset(self, slot: int) -> None:
         """Put a row to the states' initial values, and its count to 0."""
