@@ -232,7 +232,9 @@ def rate(step: Step, seconds: float) -> float:
     return rows / spent
 
 
-def build(model: Model, data: bytes, units: int, count: int, most: int, stack: ExitStack):
+def build(
+    model: Model, data: bytes, units: int, count: int, most: int, stack: ExitStack
+) -> tuple[dict[str, Step], dict[str, Waits]]:
     """Every way by its name, the bare session first; and each pool's waits."""
     ways: dict[str, Step] = {"bare InferenceSession": bare(data, min(count, most), units)}
     ways["one StatefulSession a stream"] = sessions(model, count)

@@ -63,7 +63,7 @@ class Engine:
         self._runner = runner
         self._reports = reports
         self._max_delay = limits.max_delay
-        self._led = False
+        self._leader: object = None
         self._exclusives: deque[ThreadReply] = deque()
         self._fill = threading.Condition(self.lock)
         self._filling = False
@@ -82,10 +82,9 @@ class Engine:
         reply = request.reply = ThreadReply()
         with self.lock:
             self._enqueue(request)
-            leads = self._claim()
-            if not leads:
+            if not self._claim(reply):
                 reply.arm()
-        self._see_through(request, reply, leads=leads)
+        self._see_through(request, reply)
 
     def start(self, request: Request) -> None:
         """Queue a request of a Future or a task. It has its place in the queue.
@@ -116,11 +115,10 @@ class Engine:
         with self.lock:
             self.check(request.seats)
             ready = self._scheduler.add(request)
-            leads = not ready and self._claim()
-            if not ready and not leads:
+            if not ready and not self._claim(reply):
                 reply.arm()
         if not ready:
-            self._see_through(request, reply, leads=leads)
+            self._see_through(request, reply)
         if request.error is not None:
             raise request.error
         try:
@@ -141,7 +139,7 @@ class Engine:
         with self.lock:
             _wake(self._scheduler.finish([hold]))
             self.concluded([hold], monotonic())
-            if not self._led:
+            if self._leader is None:
                 self._pass_on()
 
     @contextmanager
@@ -154,20 +152,19 @@ class Engine:
         reply = ThreadReply()
         with self.lock:
             self.check(())
-            if self._led:
+            if self._leader is None:
+                self._leader = reply
+            else:
                 self._exclusives.append(reply)
                 reply.arm()
-            else:
-                self._led = reply.leads = True
         try:
-            while not reply.leads:
+            while self._leader is not reply:
                 reply.sleep()
             yield
         finally:
             with self.lock:
-                if reply.leads:
-                    self._led = False
-                    self._pass_on()
+                if self._leader is reply:
+                    self._resign()
                 else:
                     self._exclusives.remove(reply)
 
@@ -208,12 +205,13 @@ class Engine:
 
     def can_lead(self) -> bool:
         """Under the lock: whether there is something to run and nobody who does."""
-        return not self._led and self._scheduler.ready > 0
+        return self._leader is None and self._scheduler.ready > 0
 
     def lead(self) -> bool:
         """Run one batch, if there is one and nobody else runs one; whether one was run."""
+        me = object()
         with self.lock:
-            if not self._claim():
+            if not self._claim(me):
                 return False
         self._run_one(None)
         return True
@@ -246,7 +244,7 @@ class Engine:
         """Run all that is queued, here or elsewhere, and wait for its end."""
         while not self._forgotten:
             with self.lock:
-                if not self._scheduler.queued and not self._led:
+                if not self._scheduler.queued and self._leader is None:
                     return
                 if not self.can_lead():
                     self._quiet.wait()
@@ -283,12 +281,17 @@ class Engine:
             self._quiet.notify_all()
         return removed
 
-    def _claim(self) -> bool:
+    def _claim(self, me: object) -> bool:
         """Under the lock: take the lead if there is use for it and nobody has it."""
-        if self._led or not self._scheduler.ready:
+        if self._leader is not None or not self._scheduler.ready:
             return False
-        self._led = True
+        self._leader = me
         return True
+
+    def _resign(self) -> None:
+        """Under the lock: give the lead up."""
+        self._leader = None
+        self._pass_on()
 
     def _pass_on(self) -> None:
         """Under the lock, with nobody in the lead: see to it that somebody is, if needed."""
@@ -307,30 +310,29 @@ class Engine:
             self.ring()
 
     def _appoint(self, reply: ThreadReply) -> None:
-        self._led = reply.leads = True
+        self._leader = reply
         reply.wake()
 
-    def _see_through(self, request: Request, reply: ThreadReply, *, leads: bool) -> None:
+    def _see_through(self, request: Request, reply: ThreadReply) -> None:
         """Wait until a request is no longer pending, running batches where nobody else does."""
         try:
             while request.pending:
-                if leads:
-                    self._run_one(request)
-                    with self.lock:
-                        leads = request.pending and self._claim()
-                        if request.pending and not leads:
-                            reply.arm()
-                else:
+                if self._leader is not reply:
                     reply.sleep()
-                    leads, reply.leads = reply.leads, False
-        except BaseException:  # an interrupt: nobody may wait for what this thread has left
-            with self.lock:
-                if reply.leads:
-                    self._led = reply.leads = False
-                self._remove(request)
-                if not self._led:
-                    self._pass_on()
-            raise
+                    continue
+                self._run_one(request)
+                with self.lock:
+                    # NOTE: it may have been appointed while it delivered what it ran
+                    if request.pending and self._leader is not reply and not self._claim(reply):
+                        reply.arm()
+        finally:
+            # after an interrupt, or an end that came while it was appointed: nobody may wait
+            # for what this thread no longer does
+            if request.status == WAITING or self._leader is reply:
+                with self.lock:
+                    self._remove(request)
+                    if self._leader is reply:
+                        self._resign()
 
     def _run_one(self, own: Request | None) -> None:
         """With the lead: run a batch, give the lead up, and deliver.
@@ -354,7 +356,7 @@ class Engine:
             ended = monotonic()
             with self.lock:
                 done = self._conclude(requests, own, started, ended)
-                self._led = False
+                self._leader = None
                 if own is None or not own.pending or self._exclusives:
                     self._pass_on()
             deliver(done)
@@ -396,15 +398,18 @@ class Engine:
         self, requests: Sequence[Request], own: Request | None, started: float, ended: float
     ) -> list[Request]:
         """Under the lock: strike out what has run; the rest, after an interrupt, waits anew."""
-        again = [request for request in _unfinished(requests) if request is not own]
-        if again:
+        ran = requests
+        unfinished = _unfinished(requests)
+        if unfinished:
+            again = [request for request in unfinished if request is not own]
             self._scheduler.put_back(again)
             self.queue.used += sum(len(request.seats) for request in again)
             requests = [request for request in requests if request not in again]
+            ran = [request for request in requests if request not in unfinished]
         _wake(self._scheduler.finish(requests))
         self.concluded(requests, ended)
-        if requests:
-            self.counts.batch(requests, started, ended)
+        if ran:
+            self.counts.batch(ran, started, ended)
         return list(requests)
 
 

@@ -14,17 +14,12 @@ if TYPE_CHECKING:
 
 
 class ThreadReply:
-    """A thread that waits in a blocking call, and drives the pool if it must.
+    """A thread that waits in a blocking call, and drives the pool if it must."""
 
-    Attributes:
-        leads: It has been made the leader.
-    """
-
-    __slots__ = ("_event", "leads")
+    __slots__ = ("_event",)
 
     def __init__(self) -> None:
         self._event: Any = None
-        self.leads = False
 
     def arm(self) -> None:
         """Make ready to sleep; under the pool's lock, so that no waking is missed."""

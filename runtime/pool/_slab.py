@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from operator import setitem
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from rnnonnx.errors import PoolError, RunError
 from .._state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rnnonnx.manifest import StateTensor
 
     from .._state import Array
     from ._arguments import Limits
+
+_put: Final[Callable[[Any, Any, Any], None]] = setitem
 
 Slots: TypeAlias = "Array | slice"
 """Rows of the slab: an index array, or the slice that means the same."""
@@ -81,17 +83,16 @@ class Slab:
         They are valid until the next call, and to be read only.
         """
         values: dict[str, Array] = {}
-        side_by_side = isinstance(slots, slice)
         for fit, array, buffer, before in zip(
             self._fits, self._arrays, self._gathered, self._before, strict=True
         ):
             if buffer is None:
                 values[fit[0]] = np.ascontiguousarray(array[(*before, slots)])
-            elif side_by_side:
+            elif isinstance(slots, slice):
                 values[fit[0]] = array[slots]
             else:
                 # NOTE: with the mode `raise`, the default, numpy would copy twice
-                values[fit[0]] = np.take(array, slots, 0, buffer[:rows], "clip")
+                values[fit[0]] = np.take(array, slots, 0, out=buffer[:rows], mode="clip")
         return values
 
     def commit(
@@ -131,7 +132,7 @@ class Slab:
         # NOTE: one call in C, which no signal can end half-way: an interrupt in a thread's
         # own code would leave h of this step and c of the one before
         keys: list[Any] = [(*before, slots) if before else slots for before in self._before]
-        deque(map(setitem, [*self._targets, flag], [*keys, slots, 0], new), maxlen=0)
+        deque(map(_put, [*self._targets, flag], [*keys, slots, 0], new), maxlen=0)
 
     def reset(self, slot: int) -> None:
         """Put a row to the states' initial values, and its count to 0."""
