@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -54,6 +56,10 @@ class Histogram:
     counts: tuple[int, ...]
     sum: float
     count: int
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Each bound with how many values are at most that, up to infinity: Prometheus's form."""
+        return list(zip((*self.bounds, math.inf), accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

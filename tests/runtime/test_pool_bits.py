@@ -15,7 +15,7 @@ from rnnonnx.manifest import StateTensor, Tensor
 from rnnonnx.runtime import Model, StreamPool
 
 FEATURES = 9
-BATCHES = (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100)
+BATCHES = (1, 2, 3, 5, 8, 13, 16, 33, 50)
 
 
 def recurrent(zoo, op, units):
@@ -97,17 +97,17 @@ def build(zoo, states, nodes, constants):
 
 
 def differing(model, time, **options):
-    """The batch sizes at which some stream's outputs or states have other bits than in a full one."""
+    """The batch sizes at which some output or state has other bits than in one batch of all."""
     count = max(BATCHES)
-    x = np.random.default_rng(time).normal(size=(3, count, time, FEATURES)).astype("float32")
+    x = np.random.default_rng(time).normal(size=(2, count, time, FEATURES)).astype("float32")
     rng = np.random.default_rng(0)
 
     def played(batches):
-        """Three steps of all streams, cut into batches of streams at random places."""
+        """Two steps of all streams, cut into batches of streams at random places."""
         with StreamPool(model, capacity=count, max_batch=count, **options) as pool:
             streams = np.array([pool.open(str(i)) for i in range(count)])
-            outputs = np.empty((3, count, time, 5), "float32")
-            for step in range(3):
+            outputs = np.empty((2, count, time, 5), "float32")
+            for step in range(2):
                 order, first = rng.permutation(count), 0
                 while first < count:
                     rows = order[first : first + batches]
