@@ -46,6 +46,7 @@ hooks: $(DEV) ## Run the lint commands before every commit from now on
 
 bench: $(DEV) ## Run the side-by-side measurements and print their tables
 	$(BIN)/python benchmarks/node_counts.py
+	$(BIN)/python benchmarks/sigkill.py
 
 docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/node_counts.py --write

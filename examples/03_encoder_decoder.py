@@ -71,8 +71,8 @@ def show(folder: Path, lessons: int) -> float:
     encoder = StatefulSession(folder / "encoder.onnx")
     decoder = StatefulSession(folder / "decoder.onnx")
     encoder(digits)
-    states = encoder.get_states()
-    decoder.set_states({"decoder.h": states["encoder.h"], "decoder.c": states["encoder.c"]})
+    names = {"encoder.h": "decoder.h", "encoder.c": "decoder.c"}
+    decoder.set_states(encoder.get_states(), map_states=names)
     token, written, chances = np.full((200, 1), START, np.int32), [], []
     for _ in range(digits.shape[1]):
         chances.append(decoder(token))

@@ -97,7 +97,7 @@ class StateError(RnnonnxError, ValueError):
 
 
 class StateFileError(StateError):
-    """A state file is missing, damaged, or belongs to another model."""
+    """A state file or snapshot is missing, damaged, or belongs to another model."""
 
 
 class ProviderError(RnnonnxError):

@@ -77,7 +77,6 @@ def unpack(data: bytes, newest: int, what: str) -> tuple[dict[str, Any], dict[st
         ValueError,
         OverflowError,
         RecursionError,
-        MemoryError,
     ) as error:
         raise StateFileError(
             f"{what} holds no states, or is cut short or damaged: {error}",

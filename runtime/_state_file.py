@@ -39,6 +39,5 @@ def read_state_file(path: str | os.PathLike[str]) -> bytes:
                 received="a directory" if target.is_dir() else "nothing under this name",
             )
         return target.read_bytes()
-    except (OSError, MemoryError) as error:
-        reason = error if isinstance(error, OSError) else "it is larger than the memory"
-        raise StateFileError(f"cannot read the state file {str(target)!r}: {reason}") from error
+    except OSError as error:
+        raise StateFileError(f"cannot read the state file {str(target)!r}: {error}") from error
