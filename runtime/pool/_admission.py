@@ -107,6 +107,8 @@ def checked_wait(wait: object) -> float:
     Raises:
         PoolError: It is none.
     """
+    if wait == 0.0 and type(wait) is float:  # the usual case
+        return 0.0
     if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
         raise PoolError(
             "`wait` is no time",

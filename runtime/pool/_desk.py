@@ -78,8 +78,10 @@ class Desk:
 
     def run_request(self, request: Request, wait: float) -> None:
         """See a request through in the calling thread."""
-        self._door.enter(request.seats, len(request.seats), checked_wait(wait))
-        self._engine.run(request)
+        wait = checked_wait(wait)
+        if not self._engine.run(request, placed=False):
+            self._door.enter(request.seats, len(request.seats), wait)
+            self._engine.run(request, placed=True)
 
     def request(
         self, seats: Sequence[Seat], wanted: Sequence[str] | None, feed: Mapping[str, Array]
@@ -139,9 +141,11 @@ class Desk:
         if request.outputs is not None:
             request.reply.deliver(request)
             return future
+        wait = checked_wait(wait)
         self._worker.ensure()
-        self._door.enter(request.seats, 1, checked_wait(wait))
-        self._engine.start(request)
+        if not self._engine.start(request, placed=False):
+            self._door.enter(request.seats, 1, wait)
+            self._engine.start(request, placed=True)
         return future
 
     async def arun(
@@ -155,10 +159,12 @@ class Desk:
         request = self._copied(seat, wanted, feed)
         if request.outputs is not None:
             return request.outputs
+        wait = checked_wait(wait)
         self._worker.ensure()
-        await self._door.enter_in_loop(request.seats, 1, checked_wait(wait))
         reply = request.reply = TaskReply()
-        self._engine.start(request)
+        if not self._engine.start(request, placed=False):
+            await self._door.enter_in_loop(request.seats, 1, wait)
+            self._engine.start(request, placed=True)
         try:
             await reply.future
         finally:  # also where the task is cancelled, or its coroutine is thrown away

@@ -73,29 +73,36 @@ class Engine:
 
     # --- requests --------------------------------------------------------------------------
 
-    def run(self, request: Request) -> None:
-        """See a request through, in the thread that calls. It has its place in the queue.
+    def run(self, request: Request, *, placed: bool) -> bool:
+        """See a request through, in the thread that calls.
+
+        Args:
+            request: What is to be run.
+            placed: Whether it has its place in the queue already.
+
+        Returns:
+            False if it has none, and there is none at once; nothing has been done then.
 
         Raises:
             PoolError: The pool or the stream has been closed.
         """
         reply = request.reply = ThreadReply()
         with self.lock:
-            self._enqueue(request)
+            if not self._enqueue(request, placed=placed):
+                return False
             if not self._claim(reply):
                 reply.arm()
         self._see_through(request, reply)
+        return True
 
-    def start(self, request: Request) -> None:
-        """Queue a request of a Future or a task. It has its place in the queue.
-
-        Raises:
-            PoolError: The pool or the stream has been closed.
-        """
+    def start(self, request: Request, *, placed: bool) -> bool:
+        """Queue a request of a Future or a task. Arguments, result and errors as `run`."""
         with self.lock:
-            self._enqueue(request)
-            if self.can_lead():
+            if not self._enqueue(request, placed=placed):
+                return False
+            if self._leader is None and self._scheduler.ready:
                 self.ring()
+        return True
 
     def withdraw(self, request: Request) -> None:
         """Take back a request that is in no batch yet; others stay as they are."""
@@ -259,16 +266,20 @@ class Engine:
 
     # --- the lead --------------------------------------------------------------------------
 
-    def _enqueue(self, request: Request) -> None:
+    def _enqueue(self, request: Request, *, placed: bool) -> bool:
         try:
             self.check(request.seats)
         except (PoolClosedError, StreamClosedError):
-            self.queue.leave(len(request.seats))
+            if placed:
+                self.queue.leave(len(request.seats))
             raise
+        if not placed and not self.queue.enter(len(request.seats)):
+            return False
         request.arrived = monotonic()
         self._scheduler.add(request)
         if self._filling and self._is_enough():
             self._fill.notify()
+        return True
 
     def _remove(self, request: Request) -> bool:
         removed, holds = self._scheduler.withdraw(request)

@@ -52,6 +52,8 @@ def joined(manifest: Manifest, requests: Sequence[Request]) -> list[Array]:
 def _failed(requests: Sequence[Request]) -> dict[str, RnnonnxError]:
     failed: dict[str, RnnonnxError] = {}
     for request in requests:
+        if request.error is None and not request.failures:
+            continue
         for row, seat in enumerate(request.seats):
             error = request.failures.get(row, request.error)
             if error is not None:

@@ -22,7 +22,7 @@ from ._reports import Reports
 from ._scheduler import Scheduler, Seat
 from ._seam import named_inputs
 from ._slab import Slab
-from ._stream import Stream, seat_of
+from ._stream import Stream, seats_of
 from ._worker import Worker
 
 if TYPE_CHECKING:
@@ -295,17 +295,17 @@ class StreamPool:
     def _seats(self, streams: Iterable[Stream | str]) -> list[Seat]:
         if isinstance(streams, str):
             raise InputError("`streams` is no list of streams", received=repr(streams))
-        seats: list[Any] = []
-        ids: dict[int, str] = {}
-        for stream in streams:
-            if isinstance(stream, Stream):
-                if stream.pool is not self:
-                    raise InputError(f"the stream {stream.id!r} is of another pool")
-                seats.append(seat_of(stream))
-            else:
-                ids[len(seats)] = stream
-                seats.append(None)
-        for place, seat in zip(ids, self._registry.seats(list(ids.values())), strict=True):
+        streams = list(streams)
+        seats: list[Any] = list(seats_of(self, streams))
+        others = [place for place, seat in enumerate(seats) if seat is None]
+        ids: list[str] = []
+        for place in others:
+            other = streams[place]
+            if isinstance(other, Stream):
+                raise InputError(f"the stream {other.id!r} is of another pool")
+            ids.append(other)
+        found = self._registry.seats(ids) if ids else []
+        for place, seat in zip(others, found, strict=True):
             seats[place] = seat
         if not seats or len(set(seats)) != len(seats):
             raise InputError(

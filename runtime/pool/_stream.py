@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._seam import named_inputs
 
@@ -195,6 +195,9 @@ class Stream:
         self.close()
 
 
-def seat_of(stream: Stream) -> Seat:
-    """The place of a stream in its pool."""
-    return stream._seat  # noqa: SLF001  # the pool's own business
+def seats_of(pool: StreamPool, streams: Sequence[Any]) -> list[Seat | None]:
+    """The places of streams in their pool; None for what is no handle of this pool's."""
+    return [
+        item._seat if type(item) is Stream and item._pool is pool else None  # noqa: SLF001
+        for item in streams
+    ]
