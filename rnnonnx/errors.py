@@ -106,3 +106,42 @@ class ProviderError(RnnonnxError):
 
 class RunError(RnnonnxError):
     """ONNX Runtime failed while it ran the model. The state is as it was before the call."""
+
+
+class PoolError(RnnonnxError):
+    """A pool of streams cannot do what was asked; no stream has changed."""
+
+
+class PoolFullError(PoolError):
+    """As many streams are open as the pool has room for."""
+
+
+class QueueFullError(PoolError):
+    """As many requests wait as the pool's queue has room for. This one was not queued."""
+
+
+class PoolClosedError(PoolError):
+    """The pool is closed, or was made in the process that this one was forked from."""
+
+
+class StreamClosedError(PoolError):
+    """The stream is closed: by its owner, or evicted since it was idle."""
+
+
+class PartialRunError(RunError):
+    """Some streams of one `run_many` failed, each with its state as it was; the others ran.
+
+    Attributes:
+        errors: The error of each stream that failed, by id.
+        outputs: What `run_many` would have returned, with zeros in the rows that failed; None
+            where all failed.
+    """
+
+    def __init__(self, message: str, *, errors: dict[str, RnnonnxError], outputs: object) -> None:
+        super().__init__(
+            message,
+            received={key: error.message for key, error in list(errors.items())[:5]},
+            remedy="the attributes `errors` and `outputs` have the rest",
+        )
+        self.errors = errors
+        self.outputs = outputs

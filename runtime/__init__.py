@@ -8,10 +8,17 @@ from ._placement import NodePlacement, read_placement
 from ._session import StatefulSession
 from ._state import State
 from .decoding import BeamSearch, Decoding, Hypothesis, beam_search, decode
+from .pool import Histogram, Meter, PoolStats, Stream, StreamPool
 
 __all__ = [
     # a session carries the state for you
     "StatefulSession",
+    # many streams, stepped in batches
+    "StreamPool",
+    "Stream",
+    "PoolStats",
+    "Histogram",
+    "Meter",
     # a model and its state as values
     "Model",
     "State",

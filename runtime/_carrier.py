@@ -158,7 +158,8 @@ class Carrier:
         """A call whose shapes differ from the last one's, or the first one."""
         before = self._position
         names = self._model.output_names(output_names)
-        checked = self._model.check_feed(feed, None if before is None else before[0].batch)
+        batch = None if before is None else before[0].batch
+        checked = self._model.check_feed(feed, batch, in_place=True)
         turns, turn, steps = before or self._first(checked.batch)
         if checked.steps == 0:
             outputs: list[Any] = empty_outputs(self._model.manifest, names, checked, turns.batch)

@@ -42,7 +42,12 @@ class Feed:
 
 
 def check_feed(
-    manifest: Manifest, feed: Mapping[str, Any], *, batch: int | None, pinned: int | None
+    manifest: Manifest,
+    feed: Mapping[str, Any],
+    *,
+    batch: int | None,
+    pinned: int | None,
+    in_place: bool = False,
 ) -> Feed:
     """Check names, dtypes, ranks and sizes of `feed`.
 
@@ -51,6 +56,7 @@ def check_feed(
         feed: Arrays by input name. Nothing is cast.
         batch: Rows of the state that is carried; None where it fixes none.
         pinned: The batch size that the file fixes; None where it fixes none.
+        in_place: Whether tensors may be handed over where they lie.
 
     Raises:
         InputError: The first thing that is wrong.
@@ -59,12 +65,12 @@ def check_feed(
     arrays: dict[str, Array | Handed] = {}
     sizes: dict[str, int] = {}
     for tensor in manifest.inputs:
-        array = _array(tensor, feed[tensor.name])
+        array = _array(tensor, feed[tensor.name], in_place=in_place)
         _check_dims(tensor, array, sizes)
         arrays[tensor.name] = array
     _check_batch(sizes.get(BATCH), batch=batch, pinned=pinned)
-    in_place = any(isinstance(array, Handed) for array in arrays.values())
-    return Feed(arrays, sizes, sizes.get(BATCH), _steps(manifest, arrays), in_place)
+    has_handed = any(isinstance(array, Handed) for array in arrays.values())
+    return Feed(arrays, sizes, sizes.get(BATCH), _steps(manifest, arrays), has_handed)
 
 
 def empty_outputs(
@@ -125,9 +131,44 @@ def _check_names(manifest: Manifest, feed: Mapping[str, Any]) -> None:
         raise InputError(f"inputs are missing: {missing}", expected=names, received=list(feed))
 
 
-def _array(tensor: Tensor, value: Any) -> Array | Handed:
+def named_inputs(manifest: Manifest, x: Any) -> Mapping[str, Any]:
+    """The inputs of a call in Keras's manner, by name.
+
+    Args:
+        manifest: The model's.
+        x: The input; for several, a list in Keras's order or a dict by name.
+
+    Raises:
+        InputError: There is another number of inputs.
+    """
+    if isinstance(x, Mapping):
+        return x
+    names = [tensor.name for tensor in manifest.inputs]
+    # a list of one input is Keras's habit too; a list of numbers is no list of inputs
+    listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
+    values = list(x) if listed else [x]
+    if len(values) != len(names):
+        raise InputError(
+            "the number of inputs is wrong",
+            expected=f"{len(names)}: {names}",
+            received=len(values),
+        )
+    return dict(zip(names, values, strict=True))
+
+
+def _is_array_list(x: Sequence[Any]) -> bool:
+    return bool(x) and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) for item in x)
+
+
+def _array(tensor: Tensor, value: Any, *, in_place: bool) -> Array | Handed:
     """`value` checked for dtype and rank: a C-contiguous numpy array, or left where it lies."""
     array = handed(tensor.name, value) or _numpy(tensor, value)
+    if isinstance(array, Handed) and not in_place:
+        raise InputError(
+            f"input {tensor.name!r} must be an array in host memory",
+            received="an OrtValue, or a tensor on a GPU",
+            remedy="value.numpy(); only StatefulSession takes such tensors where they lie",
+        )
     if array.dtype != np.dtype(tensor.dtype):
         raise InputError(
             f"input {tensor.name!r} has the wrong dtype",

@@ -195,12 +195,6 @@ class Model:
         if state is not None:
             self.check_state(state)
         checked = self.check_feed(feed, None if state is None else state.batch)
-        if checked.handed:
-            raise InputError(
-                "Model.step takes arrays in host memory",
-                received="an OrtValue, or a tensor on a GPU",
-                remedy="StatefulSession.run takes such tensors where they lie",
-            )
         if state is None:
             state = self.first_state(checked.batch)
         if checked.steps == 0:
@@ -251,17 +245,22 @@ class Model:
             )
         return self.initial_state(batch)
 
-    def check_feed(self, feed: Mapping[str, Any], batch: int | None) -> Feed:
+    def check_feed(
+        self, feed: Mapping[str, Any], batch: int | None, *, in_place: bool = False
+    ) -> Feed:
         """Check the inputs of a call.
 
         Args:
             feed: Arrays by input name.
             batch: Rows of the state that is carried; None where it fixes none.
+            in_place: Whether tensors may be handed over where they lie.
 
         Raises:
             InputError: A name, dtype, rank or size is wrong.
         """
-        return check_feed(self.manifest, feed, batch=batch, pinned=self.pinned_batch)
+        return check_feed(
+            self.manifest, feed, batch=batch, pinned=self.pinned_batch, in_place=in_place
+        )
 
     def next_graphs(self) -> tuple[int, int]:
         """Two numbers of CUDA graphs that nothing of this model has used."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
+from rnnonnx.errors import ProviderError, StateError, StateFileError
 
 from ._call import Call
 from ._carrier import Carrier
+from ._feed import named_inputs
 from ._map_states import map_values
 from ._model import Model
 from ._state_blob import dump_state, load_state
@@ -16,6 +16,7 @@ from ._state_file import read_state_file, write_state_file
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rnnonnx.manifest import Manifest
 
@@ -66,7 +67,6 @@ class StatefulSession:
         self._model = model
         self._carrier = Carrier(model)
         self._again = self._carrier.again
-        self._names = [tensor.name for tensor in model.manifest.inputs]
         self.reset_states()
 
     @property
@@ -169,7 +169,7 @@ class StatefulSession:
         output = self._again(x)
         if output is not None:
             return output
-        outputs = self._carrier.run(None, self._feed(x), None)
+        outputs = self._carrier.run(None, named_inputs(self.manifest, x), None)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def stream(self, chunks: Iterable[Any]) -> Iterator[Any]:
@@ -362,21 +362,6 @@ class StatefulSession:
 
         self._carrier.replace(same_batch)
 
-    def _feed(self, x: Any) -> Mapping[str, Any]:
-        names = self._names
-        if isinstance(x, Mapping):
-            return x
-        # a list of one input is Keras's habit too; a list of numbers is no list of inputs
-        listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
-        values = list(x) if listed else [x]
-        if len(values) != len(names):
-            raise InputError(
-                "the number of inputs is wrong",
-                expected=f"{len(names)}: {names}",
-                received=len(values),
-            )
-        return dict(zip(names, values, strict=True))
-
 
 def _there(state: State | None, what: str) -> State:
     if state is None:
@@ -385,7 +370,3 @@ def _there(state: State | None, what: str) -> State:
             remedy="run a step first, or set_states",
         )
     return state
-
-
-def _is_array_list(x: Sequence[Any]) -> bool:
-    return bool(x) and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) for item in x)

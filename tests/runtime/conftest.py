@@ -241,6 +241,46 @@ def scaled():
     return make_model(make_manifest([x, Tensor("scale", "float32", ())], [y], [state]), nodes)
 
 
+PRIME = 2**31 - 1
+
+
+def ledger():
+    """A state that tells every input since the first apart, and their order: exact integers.
+
+    h = (h * 1000003 + x) mod (2**31 - 1), y = h: `ledger_step` in Python.
+    """
+    state = StateTensor("h", "h_in", "h_out", "int64", ("batch", 1))
+    x, y = (Tensor(name, "int64", ("batch", 1), 0) for name in "xy")
+    nodes = [
+        helper.make_node("Mul", ["h_in", "base"], ["product"]),
+        helper.make_node("Add", ["product", "x"], ["sum"]),
+        helper.make_node("Mod", ["sum", "prime"], ["h_out"]),
+        helper.make_node("Identity", ["h_out"], ["y"]),
+    ]
+    constants = {"base": np.array(1000003), "prime": np.array(PRIME)}
+    return make_model(make_manifest([x], [y], [state]), nodes, constants)
+
+
+def ledger_step(h, x):
+    return (h * 1000003 + x) % PRIME
+
+
+def masked_lstm(*, obeyed=True):
+    """An LSTM with a mask `m`, bool [batch, time], of the steps to read, which come first."""
+    nodes, constants, outputs, states = _recurrent("LSTM", 4, ("h", "c"), outputs=("y", "last"))
+    x = Tensor("x", "float32", ("batch", "time", FEATURES), 0, 1)
+    mask = Tensor("m", "bool", ("batch", "time"), 0, 1)
+    extra = [
+        helper.make_node("Cast", ["m"], ["ones"], to=onnx.TensorProto.INT32),
+        helper.make_node("ReduceSum", ["ones", "axis1"], ["lengths"], keepdims=0),
+    ]
+    if obeyed:
+        lstm_node = next(node for node in nodes if node.op_type == "LSTM")
+        lstm_node.input[4] = "lengths"
+    manifest = make_manifest([x, mask], outputs, states)
+    return make_model(manifest, [*extra, *nodes], constants)
+
+
 def stateless():
     manifest = make_manifest(
         [Tensor("x", "float32", ("batch", 2), 0)], [Tensor("y", "float32", ("batch", 2), 0)], []
@@ -296,6 +336,9 @@ def zoo():
         growing=growing,
         short_output=short_output,
         scaled=scaled,
+        ledger=ledger,
+        ledger_step=ledger_step,
+        masked_lstm=masked_lstm,
         stateless=stateless,
         sequence=sequence,
         make_manifest=make_manifest,

@@ -1,0 +1,301 @@
+"""Rows a second and waits through a StreamPool, beside the bare InferenceSession.
+
+Usage:
+    python benchmarks/pool.py                         # 1, 16, 256 and 4096 streams, LSTM 256
+    python benchmarks/pool.py --streams 16 --units 64 --rounds 9 --seconds 0.3
+
+Every way steps all its streams again and again, one time step a call. The ways take turns, round
+after round, so that a machine that is busy is busy for all; a ratio is that of one
+round, and its median over the rounds is shown with the smallest and the largest. The bare session
+runs the batch that the pool would (at most `--max-batch` rows) with its states passed by hand.
+Waits are from a call to the start of its batch, in a run of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+from rich.console import Console
+from rich.table import Table
+
+from rnnonnx.manifest import METADATA_KEY, Manifest, Source, StateTensor, Tensor
+from rnnonnx.runtime import Model, StatefulSession, StreamPool
+
+FEATURES = 64
+THREADS = 32
+COMMAND = "python benchmarks/pool.py"
+
+Step = Callable[[], int]
+"""Steps some rows once; how many."""
+
+
+def lstm(units: int, features: int = FEATURES) -> bytes:
+    """An LSTM layer that gives its sequence, as ONNX bytes with a manifest."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "W": rng.normal(size=(1, 4 * units, features)) / features**0.5,
+        "R": rng.normal(size=(1, 4 * units, units)) / units**0.5,
+        "B": rng.normal(size=(1, 8 * units)) * 0.1,
+    }
+    constants = {name: value.astype("float32") for name, value in weights.items()}
+    constants |= {"axis0": np.array([0]), "axis1": np.array([1])}
+    states = tuple(
+        StateTensor(f"lstm.{p}", f"state_in.lstm.{p}", f"state_out.lstm.{p}", "float32",
+                    ("batch", units))
+        for p in "hc"
+    )  # fmt: skip
+    x = Tensor("x", "float32", ("batch", "time", features), 0, 1)
+    y = Tensor("y", "float32", ("batch", "time", units), 0, 1)
+    nodes = [helper.make_node("Transpose", ["x"], ["xt"], perm=[1, 0, 2])]
+    for part, state in zip("hc", states, strict=True):
+        nodes.append(helper.make_node("Unsqueeze", [state.input, "axis0"], [f"{part}0"]))
+    nodes.append(
+        helper.make_node(
+            "LSTM",
+            ["xt", "W", "R", "B", "", "h0", "c0"],
+            ["Y", "hn", "cn"],
+            hidden_size=units,
+        )
+    )
+    for part, state in zip("hc", states, strict=True):
+        nodes.append(helper.make_node("Squeeze", [f"{part}n", "axis0"], [state.output]))
+    nodes.append(helper.make_node("Squeeze", ["Y", "axis1"], ["yt"]))
+    nodes.append(helper.make_node("Transpose", ["yt"], ["y"], perm=[1, 0, 2]))
+
+    def info(name: str, shape: Sequence[Any]) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "lstm",
+        [info("x", x.shape), *(info(s.input, s.shape) for s in states)],
+        [info("y", y.shape), *(info(s.output, s.shape) for s in states)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    manifest = Manifest("benchmark", Source("onnx", "lstm", "sha256:" + "0" * 64), (x,), (y,),
+                        states)  # fmt: skip
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@dataclass
+class Waits:
+    """A meter that keeps the waits."""
+
+    values: list[float]
+
+    def add(self, name: str, amount: int) -> None:
+        """Counters are not wanted."""
+
+    def record(self, name: str, values: Sequence[float]) -> None:
+        """Keep the waits alone."""
+        if name == "wait_seconds":
+            self.values += values
+
+
+def bare(data: bytes, batch: int, units: int) -> Step:
+    """`InferenceSession.run` with the states passed by hand."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = ["y", "state_out.lstm.h", "state_out.lstm.c"]
+    feed = {
+        "x": frames(batch),
+        "state_in.lstm.h": np.zeros((batch, units), "float32"),
+        "state_in.lstm.c": np.zeros((batch, units), "float32"),
+    }
+
+    def step() -> int:
+        _, feed["state_in.lstm.h"], feed["state_in.lstm.c"] = session.run(names, feed)
+        return batch
+
+    return step
+
+
+def sessions(model: Model, count: int) -> Step:
+    """One StatefulSession a stream, one after the other."""
+    each = [StatefulSession(model) for _ in range(count)]
+    rows = [frames(1)] * count
+
+    def step() -> int:
+        for session, x in zip(each, rows, strict=True):
+            session(x)
+        return count
+
+    return step
+
+
+def run_many(pool: StreamPool, count: int) -> Step:
+    """One array for all streams."""
+    streams = [pool.open(str(i)) for i in range(count)]
+    x = frames(count)
+
+    def step() -> int:
+        pool.run_many(streams, x)
+        return count
+
+    return step
+
+
+def submit(pool: StreamPool, count: int) -> Step:
+    """A Future for each stream, from one thread."""
+    streams = [pool.open(str(i)) for i in range(count)]
+    feed = {"x": frames(1)}
+
+    def step() -> int:
+        futures = [stream.submit(None, feed) for stream in streams]
+        for future in futures:
+            future.result()
+        return count
+
+    return step
+
+
+def threads(pool: StreamPool, count: int, stack: ExitStack) -> Step:
+    """Blocking calls, from at most 32 threads that share the streams."""
+    streams = [pool.open(str(i)) for i in range(count)]
+    number = min(count, THREADS)
+    begin, end = threading.Barrier(number + 1), threading.Barrier(number + 1)
+    going = [True]
+    feed = {"x": frames(1)}
+
+    def work(mine: list[Any]) -> None:
+        while True:
+            begin.wait()
+            if not going[0]:
+                return
+            for stream in mine:
+                stream.run(None, feed)
+            end.wait()
+
+    team = [threading.Thread(target=work, args=(streams[i::number],)) for i in range(number)]
+    for thread in team:
+        thread.start()
+
+    def finish() -> None:
+        going[0] = False
+        begin.wait()
+        for thread in team:
+            thread.join()
+
+    stack.callback(finish)
+
+    def step() -> int:
+        begin.wait()
+        end.wait()
+        return count
+
+    return step
+
+
+def tasks(pool: StreamPool, count: int, stack: ExitStack) -> Step:
+    """An asyncio task for each stream."""
+    streams = [pool.open(str(i)) for i in range(count)]
+    runner = stack.enter_context(asyncio.Runner())
+    feed = {"x": frames(1)}
+
+    async def all_once() -> None:
+        await asyncio.gather(*[stream.arun(None, feed) for stream in streams])
+
+    def step() -> int:
+        runner.run(all_once())
+        return count
+
+    return step
+
+
+def frames(rows: int) -> np.ndarray[Any, Any]:
+    """Random input of one time step, float32 [rows, 1, FEATURES]."""
+    return np.random.default_rng(1).normal(size=(rows, 1, FEATURES)).astype("float32")
+
+
+def rate(step: Step, seconds: float) -> float:
+    """Rows a second."""
+    rows, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        rows += step()
+    return rows / spent
+
+
+def build(
+    model: Model, data: bytes, units: int, count: int, most: int, stack: ExitStack
+) -> tuple[dict[str, Step], dict[str, Waits]]:
+    """Every way by its name, the bare session first; and each pool's waits."""
+    ways: dict[str, Step] = {"bare InferenceSession": bare(data, min(count, most), units)}
+    ways["one StatefulSession a stream"] = sessions(model, count)
+    waits: dict[str, Waits] = {}
+    for name, make in (
+        ("pool.run_many", run_many),
+        ("pool, submit", submit),
+        ("pool, threads", lambda pool, n: threads(pool, n, stack)),
+        ("pool, asyncio", lambda pool, n: tasks(pool, n, stack)),
+    ):
+        pool = stack.enter_context(StreamPool(model, capacity=count, max_batch=most))
+        ways[name] = make(pool, count)
+        waits[name] = Waits([])
+        metered = StreamPool(model, capacity=count, max_batch=most, meter=waits[name])
+        step = make(stack.enter_context(metered), count)
+        for _ in range(max(3, 2000 // count)):
+            step()
+    return ways, waits
+
+
+def compare(console: Console, args: argparse.Namespace, count: int) -> None:
+    data = lstm(args.units)
+    model = Model.load(data)
+    with ExitStack() as stack:
+        ways, waits = build(model, data, args.units, count, args.max_batch, stack)
+        for step in ways.values():
+            step()
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(args.rounds):
+            for name, step in ways.items():
+                rates[name].append(rate(step, args.seconds))
+    first = rates["bare InferenceSession"]
+    table = Table(title=f"{count} streams, LSTM {args.units}, batches of up to {args.max_batch}")
+    for title in ("way", "rows/s", "of the bare session", "spread", "p50 wait", "p99 wait"):
+        table.add_column(title, justify="left" if title == "way" else "right")
+    for name, measured in rates.items():
+        ratios = [one / other for one, other in zip(measured, first, strict=True)]
+        values = waits[name].values if name in waits else []
+        table.add_row(
+            name,
+            f"{statistics.median(measured):,.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            *(f"{1e3 * np.percentile(values, p):.3f} ms" if values else "" for p in (50, 99)),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 256, 4096])
+    parser.add_argument("--units", type=int, default=256)
+    parser.add_argument("--max-batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each way in each round")
+    args = parser.parse_args()
+    console = Console(width=110)
+    console.print(f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}; {COMMAND}")
+    for count in args.streams:
+        compare(console, args, count)
+
+
+if __name__ == "__main__":
+    main()

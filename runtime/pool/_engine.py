@@ -1,0 +1,446 @@
+"""Who runs the next batch, and when: the one lock of a pool, and the lead under it.
+
+One batch runs at a time. Who runs it has the lead: a thread that waits in a blocking call
+anyway, so that a lone stream pays for no change of threads, or else the worker, which there
+is for Futures and tasks. The lead is given up before results are delivered, so that a
+callback may use the pool.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rnnonnx.errors import PoolClosedError, RunError, StreamClosedError
+
+from ._gate import Gate
+from ._replies import FutureReply, ThreadReply, deliver
+from ._scheduler import WAITING, Request
+from ._stats import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rnnonnx.errors import PoolError
+
+    from ._arguments import Limits
+    from ._batch import Runner
+    from ._reports import Reports
+    from ._scheduler import Scheduler, Seat
+
+
+class Engine:
+    """Runs the requests of one pool.
+
+    Args:
+        scheduler: Its queue.
+        runner: Its way of running a batch.
+        reports: Where measurements go.
+        limits: How many may wait, and for how long.
+
+    Attributes:
+        lock: Protects everything but the running of a batch.
+        queue: The places of the queue.
+        counts: What has been counted.
+        seats: How many streams are open; the registry counts.
+        ring: Wakes the worker; callable under the lock.
+        concluded: Called under the lock with what is done, and the time.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, runner: Runner, reports: Reports, limits: Limits
+    ) -> None:
+        self.lock = threading.Lock()
+        self.queue = Gate(limits.max_queue)
+        self.counts = Counts()
+        self.seats = 0
+        self.ring: Callable[[], None] = _nothing
+        self.concluded: Callable[[Sequence[Request], float], None] = _nothing
+        self._scheduler = scheduler
+        self._runner = runner
+        self._reports = reports
+        self._max_delay = limits.max_delay
+        self._leader: object = None
+        self._exclusives: deque[ThreadReply] = deque()
+        self._fill = threading.Condition(self.lock)
+        self._filling = False
+        self._quiet = threading.Condition(self.lock)
+        self._shut: str | None = None
+        self._forgotten = False
+
+    # --- requests --------------------------------------------------------------------------
+
+    def run(self, request: Request, *, placed: bool) -> bool:
+        """See a request through, in the thread that calls.
+
+        Args:
+            request: What is to be run.
+            placed: Whether it has its place in the queue already.
+
+        Returns:
+            False if it has none, and there is none at once; nothing has been done then.
+
+        Raises:
+            PoolError: The pool or the stream has been closed.
+        """
+        reply = request.reply = ThreadReply()
+        with self.lock:
+            if not self._enqueue(request, placed=placed):
+                return False
+            if not self._claim(reply):
+                reply.arm()
+        self._see_through(request, reply)
+        return True
+
+    def start(self, request: Request, *, placed: bool) -> bool:
+        """Queue a request of a Future or a task. Arguments, result and errors as `run`."""
+        with self.lock:
+            if not self._enqueue(request, placed=placed):
+                return False
+            if self._leader is None and self._scheduler.ready:
+                self.ring()
+        return True
+
+    def withdraw(self, request: Request) -> None:
+        """Take back a request that is in no batch yet; others stay as they are."""
+        if request.status == WAITING:
+            with self.lock:
+                self._remove(request)
+
+    @contextmanager
+    def hold(self, seat: Seat) -> Iterator[None]:
+        """Keep a stream out of batches, after the requests that it has queued already.
+
+        Raises:
+            PoolError: The pool or the stream is closed, or is meanwhile.
+        """
+        request = Request((seat,), None)
+        reply = request.reply = ThreadReply()
+        with self.lock:
+            self.check(request.seats)
+            ready = self._scheduler.add(request)
+            if not ready and not self._claim(reply):
+                reply.arm()
+        if not ready:
+            self._see_through(request, reply)
+        if request.error is not None:
+            raise request.error
+        try:
+            yield
+        finally:
+            self.release(request)
+
+    def take_hold(self, seat: Seat) -> Request | None:
+        """Under the lock: a hold of a stream that has no requests; None if it has some."""
+        if seat.queue:
+            return None
+        request = Request((seat,), None)
+        self._scheduler.add(request)
+        return request
+
+    def release(self, hold: Request) -> None:
+        """End a hold."""
+        with self.lock:
+            _wake(self._scheduler.finish([hold]))
+            self.concluded([hold], monotonic())
+            if self._leader is None:
+                self._pass_on()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep all batches from running.
+
+        Raises:
+            PoolClosedError: The pool is closed.
+        """
+        reply = ThreadReply()
+        with self.lock:
+            self.check(())
+            if self._leader is None:
+                self._leader = reply
+            else:
+                self._exclusives.append(reply)
+                reply.arm()
+        try:
+            while self._leader is not reply:
+                reply.sleep()
+            yield
+        finally:
+            with self.lock:
+                if self._leader is reply:
+                    self._resign()
+                else:
+                    self._exclusives.remove(reply)
+
+    # --- for the worker, the registry and the pool -----------------------------------------
+
+    def check(self, seats: Sequence[Seat]) -> None:
+        """Under the lock: whether these streams can be used.
+
+        Raises:
+            PoolClosedError: The pool is closed.
+            StreamClosedError: One of the streams is.
+        """
+        if self._shut is not None:
+            raise self.closed_error()
+        for seat in seats:
+            if seat.closed is not None:
+                raise stream_error(seat)
+
+    def closed_error(self) -> PoolError:
+        """Why the pool takes nothing more."""
+        return PoolClosedError(f"the pool {self._shut}", remedy="make a new StreamPool")
+
+    def refused(self) -> None:
+        """Count a refusal."""
+        with self.lock:
+            self.counts.totals["refused"] += 1
+        self._reports.add("refused")
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait."""
+        return self._scheduler.queued
+
+    @property
+    def open(self) -> bool:
+        """Whether requests are taken."""
+        return self._shut is None
+
+    def can_lead(self) -> bool:
+        """Under the lock: whether there is something to run and nobody who does."""
+        return self._leader is None and self._scheduler.ready > 0
+
+    def lead(self) -> bool:
+        """Run one batch, if there is one and nobody else runs one; whether one was run."""
+        me = object()
+        with self.lock:
+            if not self._claim(me):
+                return False
+        self._run_one(None)
+        return True
+
+    def fail(
+        self, requests: Iterable[Request], error: Callable[[Request], PoolError]
+    ) -> list[Request]:
+        """Under the lock: end requests that are in no batch yet.
+
+        Returns:
+            Those that have ended, to be delivered without the lock.
+        """
+        failed = []
+        for request in requests:
+            if self._remove(request):
+                request.error = error(request)
+                failed.append(request)
+        return failed
+
+    def shut(self, why: str) -> bool:
+        """Under the lock: take nothing more. False if that was so already."""
+        if self._shut is not None:
+            return False
+        self._shut = why
+        self.queue.shut()
+        self._fill.notify()
+        return True
+
+    def drain(self) -> None:
+        """Run all that is queued, here or elsewhere, and wait for its end."""
+        while not self._forgotten:
+            with self.lock:
+                if not self._scheduler.queued and self._leader is None:
+                    return
+                if not self.can_lead():
+                    self._quiet.wait()
+                    continue
+            self.lead()
+
+    def forget(self) -> None:
+        """In a process that was forked: the threads that held locks here are not in it."""
+        self._forgotten = True
+        self.lock = threading.Lock()
+        self._shut = "was made in the process from which this one was forked"
+
+    # --- the lead --------------------------------------------------------------------------
+
+    def _enqueue(self, request: Request, *, placed: bool) -> bool:
+        try:
+            self.check(request.seats)
+        except (PoolClosedError, StreamClosedError):
+            if placed:
+                self.queue.leave(len(request.seats))
+            raise
+        if not placed and not self.queue.enter(len(request.seats)):
+            return False
+        request.arrived = monotonic()
+        self._scheduler.add(request)
+        if self._filling and self._is_enough():
+            self._fill.notify()
+        return True
+
+    def _remove(self, request: Request) -> bool:
+        removed, holds = self._scheduler.withdraw(request)
+        if removed:
+            _wake(holds)
+            if request.key is not None:
+                self.queue.leave(len(request.seats))
+            if self.can_lead():
+                self._pass_on()
+            self._quiet.notify_all()
+        return removed
+
+    def _claim(self, me: object) -> bool:
+        """Under the lock: take the lead if there is use for it and nobody has it."""
+        if self._leader is not None or not self._scheduler.ready:
+            return False
+        self._leader = me
+        return True
+
+    def _resign(self) -> None:
+        """Under the lock: give the lead up."""
+        self._leader = None
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Under the lock, with nobody in the lead: see to it that somebody is, if needed."""
+        self._quiet.notify_all()
+        if self._exclusives:
+            self._appoint(self._exclusives.popleft())
+            return
+        oldest = self._scheduler.oldest()
+        if oldest is None:
+            return
+        if type(oldest.reply) is ThreadReply:
+            self._appoint(oldest.reply)
+        else:
+            # NOTE: it takes the lead when it comes to it. Kept for it, the lead could wait for
+            # a callback that the worker is in, and that callback for the lead.
+            self.ring()
+
+    def _appoint(self, reply: ThreadReply) -> None:
+        self._leader = reply
+        reply.wake()
+
+    def _see_through(self, request: Request, reply: ThreadReply) -> None:
+        """Wait until a request is no longer pending, running batches where nobody else does."""
+        try:
+            while request.pending:
+                if self._leader is not reply:
+                    reply.sleep()
+                    continue
+                self._run_one(request)
+                with self.lock:
+                    # NOTE: it may have been appointed while it delivered what it ran
+                    if request.pending and self._leader is not reply and not self._claim(reply):
+                        reply.arm()
+        finally:
+            # after an interrupt, or an end that came while it was appointed: nobody may wait
+            # for what this thread no longer does
+            if request.status == WAITING or self._leader is reply:
+                with self.lock:
+                    self._remove(request)
+                    if self._leader is reply:
+                        self._resign()
+
+    def _run_one(self, own: Request | None) -> None:
+        """With the lead: run a batch, give the lead up, and deliver.
+
+        Args:
+            own: What the thread waits for; None for the worker, which waits for nothing.
+        """
+        requests: list[Request] = []
+        started = ended = monotonic()
+        try:
+            with self.lock:
+                requests = self._collect()
+            started = monotonic()
+            if requests:
+                self._runner.run(requests)
+        except Exception as error:  # noqa: BLE001  # nobody may be left waiting
+            for request in _unfinished(requests):
+                request.error = RunError(f"the batch could not be run: {error!r}")
+                request.error.__cause__ = error
+        finally:
+            ended = monotonic()
+            with self.lock:
+                done = self._conclude(requests, own, started, ended)
+                self._leader = None
+                if own is None or not own.pending or self._exclusives:
+                    self._pass_on()
+            deliver(done)
+        self._reports.batch(done, started, ended)
+
+    def _collect(self) -> list[Request]:
+        """Under the lock: the next batch, once there is company enough for the first in line."""
+        while self._max_delay and self._shut is None and not self._exclusives:
+            oldest = self._scheduler.oldest()
+            if oldest is None or self._is_enough():
+                break
+            pause = oldest.arrived + self._max_delay - monotonic()
+            if pause <= 0:
+                break
+            self._filling = True
+            try:
+                self._fill.wait(pause)
+            finally:
+                self._filling = False
+        waiting = self._scheduler.queued
+        taken = self._scheduler.take()
+        self.queue.leave(waiting - self._scheduler.queued)
+        cancelled = [
+            request
+            for request in taken
+            if type(request.reply) is FutureReply and not request.reply.begin()
+        ]
+        if cancelled:
+            _wake(self._scheduler.finish(cancelled))
+            self.concluded(cancelled, monotonic())
+            return [request for request in taken if request not in cancelled]
+        return taken
+
+    def _is_enough(self) -> bool:
+        """Whether nobody else can join the batch: it is full, or every stream waits already."""
+        return self._scheduler.ready >= self.seats or self._scheduler.is_full()
+
+    def _conclude(
+        self, requests: Sequence[Request], own: Request | None, started: float, ended: float
+    ) -> list[Request]:
+        """Under the lock: strike out what has run; the rest, after an interrupt, waits anew."""
+        ran = requests
+        unfinished = _unfinished(requests)
+        if unfinished:
+            again = [request for request in unfinished if request is not own]
+            self._scheduler.put_back(again)
+            self.queue.used += sum(len(request.seats) for request in again)
+            requests = [request for request in requests if request not in again]
+            ran = [request for request in requests if request not in unfinished]
+        _wake(self._scheduler.finish(requests))
+        self.concluded(requests, ended)
+        if ran:
+            self.counts.batch(ran, started, ended)
+        return list(requests)
+
+
+def stream_error(seat: Seat) -> StreamClosedError:
+    """Why a stream cannot be used."""
+    return StreamClosedError(
+        f"the stream {seat.id!r} {seat.closed}",
+        remedy="open it anew, and restore its snapshot if it is to go on",
+    )
+
+
+def _unfinished(requests: Iterable[Request]) -> list[Request]:
+    return [request for request in requests if request.outputs is None and request.error is None]
+
+
+def _wake(holds: Iterable[Request]) -> None:
+    for hold in holds:
+        if hold.reply is not None:
+            hold.reply.wake()
+
+
+def _nothing(*_arguments: object) -> None:
+    """What is called before there is a worker or a registry."""

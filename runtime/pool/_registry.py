@@ -1,0 +1,309 @@
+"""The open streams: who has which row, who is idle, who comes and goes."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rnnonnx.errors import PoolError, PoolFullError, StreamClosedError
+
+from .._state_blob import dump_state
+from .._stream_states import StreamStates
+from ._admission import Door
+from ._engine import stream_error
+from ._gate import Gate
+from ._replies import deliver
+from ._reports import guarded
+from ._scheduler import Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rnnonnx.manifest import Manifest
+
+    from ._arguments import Limits
+    from ._engine import Engine
+    from ._reports import Reports
+    from ._scheduler import Request
+    from ._slab import Slab
+
+_EVICTED_AT_ONCE: Final = 32
+"""Streams that are evicted before requests are looked at again."""
+
+
+class Registry:
+    """The streams of one pool.
+
+    Args:
+        engine: The pool's.
+        slab: Its states.
+        manifest: Its model's manifest, which snapshots name.
+        reports: Where measurements go.
+        limits: How many streams there may be, and when they are idle.
+        on_evict: Called with the id and the snapshot of each stream that is evicted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        slab: Slab,
+        manifest: Manifest,
+        reports: Reports,
+        limits: Limits,
+        on_evict: Callable[[str, bytes], object] | None,
+    ) -> None:
+        self._engine = engine
+        self._slab = slab
+        self._manifest = manifest
+        self._reports = reports
+        self._idle_timeout = limits.idle_timeout
+        capacity = limits.capacity
+        self._on_evict = on_evict
+        self._seats: dict[str, Seat] = {}
+        self._leaving: list[Seat] = []
+        # NOTE: reversed, so that rows are given out from 0 up and lie side by side
+        self._free = list(range(capacity - 1, -1, -1))
+        self._by_slot: list[Seat | None] = [None] * capacity
+        self._last_used = np.full(capacity, np.inf)
+        self.places = Gate(capacity)
+        self._door = Door(engine, self.places, self._full)
+        engine.concluded = self._concluded
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def ids(self) -> tuple[str, ...]:
+        """The open streams, the one that was opened first first."""
+        with self._engine.lock:
+            return tuple(self._seats)
+
+    def seats(self, ids: Sequence[str]) -> list[Seat]:
+        """The seats of these streams.
+
+        Raises:
+            PoolError: One is not open.
+        """
+        with self._engine.lock:
+            self._engine.check(())
+            try:
+                return [self._seats[key] for key in ids]
+            except (KeyError, TypeError):
+                pass
+            unknown = [k for k in ids if not isinstance(k, str) or k not in self._seats]
+        raise StreamClosedError(
+            "no such streams are open", received=unknown[:5], remedy="pool.open(id) opens one"
+        )
+
+    def open(self, key: str, wait: float) -> Seat:
+        """Open a stream, in its initial state.
+
+        Raises:
+            PoolError: The id is taken, there is no room, or the pool is closed.
+        """
+        self._check_new(key)
+        if self.places.used >= self.places.limit:
+            self.evict()
+        self._door.enter((), 1, wait)
+        return self._seated(key)
+
+    async def open_in_loop(self, key: str, wait: float) -> Seat:
+        """As `open`, in a task."""
+        self._check_new(key)
+        await self._door.enter_in_loop((), 1, wait)
+        return self._seated(key)
+
+    def close(self, seat: Seat) -> None:
+        """Close a stream. What it has queued fails; what is in a batch has its effect."""
+        with self._engine.lock:
+            if seat.closed is not None:
+                return
+            failed = self._leave(seat, "has been closed")
+            self._engine.counts.totals["closed"] += 1
+        self._reports.add("closed")
+        deliver(failed)
+
+    def fail_all(self) -> None:
+        """End all that is queued: the pool is closed."""
+        with self._engine.lock:
+            queued = {request for seat in self._seats.values() for request in seat.queue}
+            failed = self._engine.fail(queued, lambda _request: self._engine.closed_error())
+        deliver(failed)
+
+    def close_all(self) -> None:
+        """Close all streams: the pool is closed."""
+        with self._engine.lock:
+            self.places.shut()
+            failed = [
+                request
+                for seat in list(self._seats.values())
+                for request in self._leave(seat, "is closed: so is its pool")
+            ]
+        deliver(failed)
+
+    def restore(self, streams: StreamStates) -> list[Seat]:
+        """Open these streams in these states: all of them or none.
+
+        Raises:
+            PoolError: An id is taken, there is not room for all, or the pool is closed.
+        """
+        count = len(streams.ids)
+        with self._engine.lock:
+            self._engine.check(())
+            taken = [key for key in streams.ids if key in self._seats]
+            if taken:
+                raise PoolError(
+                    "streams of the snapshot are open already",
+                    received=taken[:5],
+                    remedy="close them first, or restore into another pool",
+                )
+            if not self.places.enter(count):
+                raise PoolFullError(
+                    "the pool has no room for the streams of the snapshot",
+                    expected=f"at most {self.places.limit - self.places.used} streams",
+                    received=f"{count} streams",
+                    remedy="a pool of a larger capacity",
+                )
+            seats = [self._place(key) for key in streams.ids]
+            slots = [seat.slot for seat in seats]
+            if count:
+                self._slab.write(slots, streams.values, np.array(streams.steps, np.int64))
+        self._reports.add("opened", count)
+        return seats
+
+    def export(self) -> StreamStates:
+        """The states of all open streams."""
+        with self._engine.lock:
+            slots = [seat.slot for seat in self._seats.values()]
+            ids = tuple(self._seats)
+            values = self._slab.read(slots)
+            steps = self._slab.steps[slots].tolist()
+        return StreamStates(self._slab.layout, values, ids, steps)
+
+    def evict(self) -> float | None:
+        """Evict streams that are idle.
+
+        Returns:
+            In how many seconds to look again; None is never.
+        """
+        if self._idle_timeout is None:
+            return None
+        with self._engine.lock:
+            if not self._engine.open:
+                return None
+            idle = np.flatnonzero(self._last_used <= monotonic() - self._idle_timeout)
+            holds = []
+            for slot in idle[:_EVICTED_AT_ONCE].tolist():
+                seat = self._by_slot[slot]
+                hold = None if seat is None or seat.closed else self._engine.take_hold(seat)
+                if hold is None:  # it has requests: not idle
+                    self._last_used[slot] = monotonic()
+                else:
+                    holds.append(hold)
+        for hold in holds:
+            self._evict(hold)
+        if len(idle) > _EVICTED_AT_ONCE:
+            return 0.0
+        with self._engine.lock:
+            first = float(self._last_used.min())
+        # a stream that is opened after this is idle no sooner than this much later
+        return min(self._idle_timeout, max(0.0, first + self._idle_timeout - monotonic()))
+
+    def _evict(self, hold: Request) -> None:
+        (seat,) = hold.seats
+        failed: list[Request] = []
+        outcome = "failed"
+        try:
+            snapshot = dump_state(self._slab.state(seat.slot), self._manifest)
+            if self._on_evict is None or guarded(
+                "the pool's eviction callback", self._on_evict, seat.id, snapshot
+            ):
+                outcome = "evicted"
+        finally:
+            with self._engine.lock:
+                # NOTE: after a callback that raised the stream stays, with its time begun
+                # anew: its state would be lost with it
+                open_still = seat.closed is None
+                if open_still:
+                    self._engine.counts.totals[outcome] += 1
+                    if outcome == "evicted":
+                        failed = self._leave(seat, "was idle, and has been evicted")
+            self._engine.release(hold)
+            if open_still:
+                self._reports.add(outcome)
+            deliver(failed)
+
+    # --- under the lock --------------------------------------------------------------------
+
+    def _check_new(self, key: object) -> None:
+        if not isinstance(key, str):
+            raise PoolError("a stream's id is no text", received=repr(key), remedy="str(id)")
+        with self._engine.lock:
+            self._engine.check(())
+            self._check_untaken(key)
+
+    def _check_untaken(self, key: str) -> None:
+        if key in self._seats:
+            raise PoolError(
+                f"a stream {key!r} is open already",
+                remedy="pool.stream(id) gives it; close it before its id is used again",
+            )
+
+    def _seated(self, key: str) -> Seat:
+        """With a place taken: the new stream."""
+        with self._engine.lock:
+            try:
+                self._engine.check(())
+                self._check_untaken(key)
+            except PoolError:
+                self.places.leave()
+                raise
+            seat = self._place(key)
+            self._slab.reset(seat.slot)
+        self._reports.add("opened")
+        return seat
+
+    def _place(self, key: str) -> Seat:
+        seat = Seat(key, self._free.pop())
+        self._seats[key] = self._by_slot[seat.slot] = seat
+        self._last_used[seat.slot] = monotonic()
+        self._engine.seats += 1
+        self._engine.counts.totals["opened"] += 1
+        return seat
+
+    def _leave(self, seat: Seat, why: str) -> list[Request]:
+        """Close a stream; its row is free once nothing of it is in a batch or held."""
+        seat.closed = why
+        del self._seats[seat.id]
+        self._engine.seats -= 1
+        self._leaving.append(seat)
+        failed = self._engine.fail(list(seat.queue), lambda _request: stream_error(seat))
+        self._vacate()
+        return failed
+
+    def _vacate(self) -> None:
+        staying = []
+        for seat in self._leaving:
+            if seat.queue:
+                staying.append(seat)
+                continue
+            self._by_slot[seat.slot] = None
+            self._last_used[seat.slot] = np.inf
+            self._free.append(seat.slot)
+            self.places.leave()
+        self._leaving = staying
+
+    def _concluded(self, requests: Sequence[Request], now: float) -> None:
+        if self._idle_timeout is not None:
+            slots = [seat.slot for request in requests for seat in request.seats]
+            self._last_used[slots] = now
+        if self._leaving:
+            self._vacate()
+
+    def _full(self) -> PoolError:
+        return PoolFullError(
+            f"the pool is full: {self.places.limit} streams are open",
+            remedy="close streams, set idle_timeout=, give a larger capacity=, or wait: "
+            "open(id, wait=seconds)",
+        )

@@ -1,0 +1,121 @@
+"""How the result of a request comes to its caller: a thread, a Future, or a task of a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._scheduler import Request
+
+
+class ThreadReply:
+    """A thread that waits in a blocking call, and drives the pool if it must."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: Any = None
+
+    def arm(self) -> None:
+        """Make ready to sleep; under the pool's lock, so that no waking is missed."""
+        if self._event is None:
+            # NOTE: a bare lock is a third of the price of a threading.Event
+            self._event = threading.Lock()
+            self._event.acquire()
+
+    def sleep(self) -> None:
+        """Wait until woken."""
+        self._event.acquire()
+
+    def wake(self) -> None:
+        """End `sleep`, now or when it comes."""
+        if self._event is not None and self._event.locked():
+            self._event.release()
+
+
+class PoolFuture(Future[Any]):
+    """The Future of a request; cancelling it takes the request out of the queue."""
+
+    def __init__(self, withdraw: Callable[[], object]) -> None:
+        super().__init__()
+        self._withdraw = withdraw
+
+    def cancel(self) -> bool:
+        """Take the request back. False if it is in a batch or done: then it has its effect."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._withdraw()
+        return cancelled
+
+
+class FutureReply:
+    """A Future.
+
+    Attributes:
+        future: It.
+    """
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: PoolFuture) -> None:
+        self.future = future
+
+    def begin(self) -> bool:
+        """Whether it can no longer be cancelled; False if it has been."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
+    def deliver(self, request: Request) -> None:
+        """Settle the Future, which runs its callbacks here."""
+        if not self.begin():
+            return
+        if request.error is not None:
+            self.future.set_exception(request.error)
+        else:
+            self.future.set_result(request.outputs)
+
+
+class TaskReply:
+    """A task of the running loop, which awaits.
+
+    Attributes:
+        loop: Its loop.
+        future: What it awaits.
+    """
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+
+
+def deliver(requests: Iterable[Request]) -> None:
+    """Tell everybody. Called without the pool's lock: callbacks of Futures run here.
+
+    A loop is called once, however many of its tasks are served.
+    """
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for request in requests:
+        reply = request.reply
+        if type(reply) is ThreadReply:
+            reply.wake()
+        elif type(reply) is FutureReply:
+            reply.deliver(request)
+        elif type(reply) is TaskReply:
+            loops.setdefault(reply.loop, []).append(reply.future)
+    for loop, futures in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, futures)
+        except RuntimeError:  # the loop is closed, and its tasks with it
+            continue
+
+
+def _settle(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
