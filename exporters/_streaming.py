@@ -36,14 +36,14 @@ def require_streams(found: Study, table: LayerTable, tolerance: float) -> None:
     Raises:
         UnsupportedLayerError: A layer looks further than its state.
     """
-    if found.streaming is None:
-        return
     wide = found.reference.trace.wide
-    if wide:
+    if found.streams and wide:
         raise cannot_stream(
             "; ".join(f"layer {path!r} {what}" for path, what in wide.items()),
             list(map(repr, wide)),
         )
+    if found.streaming is None:
+        return
     sizes = (3, _reach(table), 1)
     batch = found.dims.batch or 3
     reference = found.streaming

@@ -46,6 +46,7 @@ class Study:
         streaming: Keras's maths for a sequence in chunks, where chunk by chunk must equal the
             whole: `reference`, or one that carries on the states that it takes from the
             graph as well, so that all around them is compared. None if nothing is streamed.
+        streams: Whether the file is to be streamed although the model was not built for it.
         whole: Whether chunk by chunk must equal the whole sequence in the file, too.
         suspects: Layers that may make chunks differ from the whole, in words.
         notes: What the report should say.
@@ -59,6 +60,7 @@ class Study:
     reference: Reference
     sampler: Sampler
     streaming: Reference | None
+    streams: bool
     whole: bool
     suspects: tuple[str, ...]
     notes: tuple[str, ...]
@@ -146,6 +148,7 @@ def study(
         reference=prober.reference,
         sampler=sampler,
         streaming=streaming,
+        streams=states == "all" and any(state.call is not None for state in lifted),
         whole=streamed and not fed,
         suspects=suspects(table, discovery.calls),
         notes=(

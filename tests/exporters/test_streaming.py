@@ -242,3 +242,25 @@ def test_around_a_layer_that_is_fed_from_the_graph_chunks_are_compared(exported,
     value, context = x(2, 7, 3), x(2, 6)
     own, _ = streamed(file, {"x": value, "context": context}, (3, 4))
     close(own, model([value, context])[0])
+
+
+def two_lengths():
+    first, second = keras.Input((None, 4), name="a"), keras.Input((None, 3), name="b")
+    wide = layers.Conv1D(3, 3, padding="same", name="same")(first)
+    return keras.Model([first, second], [layers.GRU(2)(wide), layers.GRU(2)(second)])
+
+
+def backwards_elsewhere():
+    inputs = keras.Input(batch_shape=(3, None, 4))
+    back = layers.GRU(3, return_sequences=True, stateful=True, go_backwards=True)(inputs)
+    wide = layers.MultiHeadAttention(2, 2, name="attention")(back, back)
+    return keras.Model(inputs, layers.LSTM(2)(wide))
+
+
+@pytest.mark.parametrize(
+    ("build", "who"), [(two_lengths, "'same'"), (backwards_elsewhere, "'attention'")]
+)
+def test_known_layers_are_named_where_there_is_no_whole_to_compare_with(exported, build, who):
+    with pytest.raises(UnsupportedLayerError, match="looks at later|attends to all") as caught:
+        exported(build(), states="all")
+    assert who in caught.value.received
