@@ -261,6 +261,6 @@ def backwards_elsewhere():
     ("build", "who"), [(two_lengths, "'same'"), (backwards_elsewhere, "'attention'")]
 )
 def test_known_layers_are_named_where_there_is_no_whole_to_compare_with(exported, build, who):
-    with pytest.raises(UnsupportedLayerError, match="looks at later|attends to all") as caught:
+    with pytest.raises(UnsupportedLayerError, match=r"looks at later|attends to all") as caught:
         exported(build(), states="all")
     assert who in caught.value.received
