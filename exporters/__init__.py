@@ -15,11 +15,13 @@ from ._compare import compare  # noqa: E402
 from ._export import export  # noqa: E402 - not before the message above
 from ._load import load_model  # noqa: E402
 from ._report import ExportReport, LayerRecord  # noqa: E402
+from .legacy import keras2_hard_sigmoid  # noqa: E402
 
 __all__ = [
     "ExportReport",
     "LayerRecord",
     "compare",
     "export",
+    "keras2_hard_sigmoid",
     "load_model",
 ]

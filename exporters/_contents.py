@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import h5py
 
 from rnnonnx.errors import ModelFileError
 
+from ._file_guards import READ_ERRORS, read_member
 from ._wording import one_line
 
 if TYPE_CHECKING:
@@ -28,20 +30,24 @@ class FileContents:
         kind: `keras`, `h5`, `json` or `saved_model`.
         config: The model as `{"class_name": ..., "config": ...}`, in the file's own form.
         version: The Keras that wrote it; empty where the file does not tell.
+        major: The first number of the version; None where the file does not tell.
     """
 
     path: Path
     kind: str
     config: dict[str, Any]
     version: str
+    major: int | None
 
     @property
     def is_old(self) -> bool:
         """Whether Keras 3 did not write it."""
-        if self.version:
-            return int(self.version.partition(".")[0]) < 3
+        if self.kind == "saved_model":
+            return True
+        if self.major is not None:
+            return self.major < 3
         # Keras 3 names the module of everything; JSON of its models has no version.
-        return self.kind != "keras" and "module" not in self.config
+        return "module" not in self.config
 
 
 def read_contents(file: Path) -> FileContents:
@@ -56,7 +62,7 @@ def read_contents(file: Path) -> FileContents:
         from .legacy import read_saved_model_config
 
         config, version = read_saved_model_config(file)
-        return FileContents(file, "saved_model", config, version)
+        return _contents(file, "saved_model", config, version)
     readers = {".keras": _keras, ".h5": _h5, ".hdf5": _h5, ".json": _json}
     if file.suffix not in readers:
         raise ModelFileError(
@@ -67,18 +73,53 @@ def read_contents(file: Path) -> FileContents:
         )
     try:
         config, version = readers[file.suffix](file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except ModelFileError:
+        raise
+    except READ_ERRORS as error:
         forms = {".keras": "a zip archive with config.json", ".json": "a model's JSON"}
         raise ModelFileError(
             f"{str(file)!r} is no Keras file or is damaged: {one_line(error)}",
             expected=forms.get(file.suffix, "an HDF5 file"),
         ) from error
-    if not isinstance(config, dict) or "class_name" not in config:
+    return _contents(file, _KINDS[file.suffix], config, version)
+
+
+def _contents(file: Path, kind: str, config: Any, version: str) -> FileContents:
+    """The contents, if they can be a model's."""
+    if not (isinstance(config, dict) and {"class_name", "config"} <= set(config)):
         raise ModelFileError(
             f"{str(file)!r} is no Keras file or is damaged: it describes no model",
             expected="a file written by model.save() or model.to_json()",
         )
-    return FileContents(file, _KINDS[file.suffix], config, version)
+    if _too_deep(config):
+        raise ModelFileError(
+            f"{str(file)!r} is no Keras file or is damaged: its config is nested too deeply",
+            expected=f"no more than {_DEPTH} levels",
+        )
+    found = re.match(r"\d{1,4}(?=\.|$)", version)
+    if found is None and (version or kind == "keras"):
+        raise ModelFileError(
+            f"{str(file)!r} does not tell which Keras wrote it, and with that its arithmetic",
+            expected="a version such as '2.9.0'",
+            received=repr(version),
+            remedy="load it with the Keras that wrote it, and save it again",
+        )
+    return FileContents(file, kind, config, version, int(found[0]) if found else None)
+
+
+_DEPTH = 200  # what follows is recursive
+
+
+def _too_deep(config: Any) -> bool:
+    level = [config]
+    for _ in range(_DEPTH):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)
 
 
 _KINDS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".json": "json"}
@@ -86,14 +127,14 @@ _KINDS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".json": "json"}
 
 def _keras(file: Path) -> tuple[Any, str]:
     with zipfile.ZipFile(file) as archive:
-        metadata = json.loads(archive.read("metadata.json"))
-        return json.loads(archive.read("config.json")), str(metadata.get("keras_version", ""))
+        metadata = json.loads(read_member(archive, "metadata.json"))
+        return json.loads(read_member(archive, "config.json")), _version(metadata)
 
 
 def _h5(file: Path) -> tuple[Any, str]:
     with h5py.File(file, "r") as archive:
         config = archive.attrs.get("model_config")
-        version = _text(archive.attrs.get("keras_version", ""))
+        version = archive.attrs.get("keras_version", "")
     if config is None:
         raise ModelFileError(
             f"{str(file)!r} holds weights without a model",
@@ -102,13 +143,14 @@ def _h5(file: Path) -> tuple[Any, str]:
             "load_model('model.json', weights=...), or --weights on the command line; or build "
             "the model in Python, call model.load_weights(), and export it from there",
         )
-    return json.loads(_text(config)), version
+    return json.loads(config), version.decode() if isinstance(version, bytes) else str(version)
 
 
 def _json(file: Path) -> tuple[Any, str]:
     config = json.loads(file.read_text("utf-8"))
-    return config, str(config.get("keras_version", "")) if isinstance(config, dict) else ""
+    return config, _version(config)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _version(config: Any) -> str:
+    found = config.get("keras_version") if isinstance(config, dict) else None
+    return "" if found is None else str(found)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from rnnonnx.errors import ModelFileError
+from rnnonnx.errors import ModelFileError, RnnonnxError, UnsafeModelError
 
+from . import legacy
 from ._contents import FileContents, read_contents
+from ._file_guards import READ_ERRORS
 from ._safety import refuse_code
 from ._weights_file import load_keras3_weights, open_weights
 from ._wording import one_line
@@ -49,7 +51,7 @@ def load_model(
             of `model.to_json()`.
         weights: The file with the weights, where `path` is JSON.
         custom_objects: Classes and functions that the file names, by name.
-        safe_mode: Refuse a file that carries Python code (a Lambda layer around a lambda).
+        safe_mode: Refuse a file that carries code (a Lambda layer around a lambda, say).
 
     Returns:
         The `keras.Model`, not compiled.
@@ -79,42 +81,58 @@ def load(
             if weights is None
             else "leave weights= or --weights out",
         )
-    if safe_mode:
-        refuse_code(contents.config, contents.path)
     source = contents.path if weights is None else Path(weights)
+    own = dict(custom_objects or {})
     if contents.is_old:
-        return _rebuild(contents, source, dict(custom_objects or {}))
-    return LoadedModel(_load(contents, source, dict(custom_objects or {}), safe_mode=safe_mode), ())
+        return _rebuild(contents, source, own, safe_mode=safe_mode)
+    if safe_mode:
+        refuse_code(contents.config, contents.path, own)
+    return LoadedModel(_load(contents, source, own, safe_mode=safe_mode), ())
 
 
 def _rebuild(
-    contents: FileContents, source: Path, custom_objects: Mapping[str, Any]
+    contents: FileContents, source: Path, custom_objects: Mapping[str, Any], *, safe_mode: bool
 ) -> LoadedModel:
     """What Keras 2 wrote, in Keras 3."""
-    from . import legacy
-
     version = contents.version or "2 or older"
-    if version.startswith(("0.", "1.")):
+    if contents.major in (0, 1):
         raise ModelFileError(
             f"{str(contents.path)!r} was written by Keras {version}",
             expected="a file of Keras 2 or 3",
             remedy="load and save it with Keras 2.0 to 2.3, which reads it",
         )
+    config = legacy.plain(contents.config)
+    if safe_mode:
+        refuse_code(config, contents.path, custom_objects)
     adaptations = legacy.Adaptations()
     adaptations.add(f"written by Keras {version}, built again in Keras {keras.__version__}")
-    rebuilder = legacy.Rebuilder(custom_objects, adaptations)
-    model = rebuilder.model(contents.config)
+    rebuilder = legacy.Rebuilder(custom_objects, adaptations, safe_mode=safe_mode)
+    model = rebuilder.model(config)
+    try:
+        _fill(model, contents, source, rebuilder, adaptations)
+    except RnnonnxError:
+        raise
+    except READ_ERRORS as error:
+        raise ModelFileError(
+            f"the weights in {str(source)!r} are damaged: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    return LoadedModel(model, adaptations.notes())
+
+
+def _fill(
+    model: Any, contents: FileContents, source: Path, rebuilder: Any, adaptations: Any
+) -> None:
+    """Give a rebuilt model its weights."""
     if contents.kind == "saved_model":
         weights = legacy.read_saved_model_weights(contents.path)
         legacy.assign_weights(model, weights, rebuilder.members, adaptations)
-    else:
-        with open_weights(source) as (group, by_name):
-            if by_name:
-                weights = legacy.read_layer_weights(group)
-                legacy.assign_weights(model, weights, rebuilder.members, adaptations)
-            else:
-                legacy.assign_archive(group, model, rebuilder)
-    return LoadedModel(model, adaptations.notes())
+        return
+    with open_weights(source) as (group, by_name):
+        if by_name:
+            weights = legacy.read_layer_weights(group)
+            legacy.assign_weights(model, weights, rebuilder.members, adaptations)
+        else:
+            legacy.assign_archive(group, model, rebuilder)
 
 
 def _load(
@@ -124,16 +142,21 @@ def _load(
     try:
         if contents.kind == "json":
             model = keras.saving.deserialize_keras_object(
-                contents.config, custom_objects=custom_objects, safe_mode=safe_mode
+                {**contents.config, "compile_config": None},
+                custom_objects=custom_objects,
+                safe_mode=safe_mode,
             )
-            load_keras3_weights(model, source)
-            return model
-        return keras.models.load_model(
-            contents.path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
-        )
-    except ModelFileError:
-        raise
+        else:
+            model = keras.models.load_model(
+                contents.path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+            )
     except Exception as error:
+        if safe_mode and "safe_mode=False" in str(error):
+            raise UnsafeModelError(
+                f"Keras does not load {str(contents.path)!r} from a stranger: {one_line(error)}",
+                remedy="if you trust where the file came from, allow it: safe_mode=False in "
+                "Python, --allow-unsafe on the command line",
+            ) from error
         unknown = "Could not locate" in str(error) or "Unknown layer" in str(error)
         raise ModelFileError(
             f"Keras cannot load {str(contents.path)!r}: {one_line(error)}",
@@ -142,3 +165,10 @@ def _load(
             if unknown
             else "check that the file is whole and was written by a Keras that this one reads",
         ) from error
+    if not isinstance(model, keras.Model):
+        raise ModelFileError(
+            f"{str(contents.path)!r} holds a {type(model).__name__}", expected="a Keras model"
+        )
+    if contents.kind == "json":
+        load_keras3_weights(model, source)
+    return model

@@ -13,6 +13,7 @@ import h5py
 
 from rnnonnx.errors import ModelFileError
 
+from ._file_guards import READ_ERRORS, check_hdf5, read_member
 from ._wording import one_line
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ def open_weights(file: Path) -> Iterator[tuple[Any, bool]]:
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                source: Any = io.BytesIO(archive.read("model.weights.h5"))
+                source: Any = io.BytesIO(read_member(archive, "model.weights.h5"))
         else:
             source = file
         opened = h5py.File(source, "r")
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        check_hdf5(opened)
+    except READ_ERRORS as error:
         raise ModelFileError(
             f"{str(file)!r} holds no weights or is damaged: {one_line(error)}",
-            expected="an HDF5 file of weights",
+            expected="an HDF5 file of weights, all of them in the file itself",
         ) from error
     with opened:
         group = opened.get("model_weights", opened)
@@ -69,7 +71,7 @@ def load_keras3_weights(model: Any, file: Path) -> None:
         link.symlink_to(file.resolve())
         try:
             model.load_weights(link)
-        except (ValueError, KeyError, OSError) as error:
+        except READ_ERRORS as error:
             raise ModelFileError(
                 f"the weights in {str(file)!r} are not this model's: {one_line(error)}"
             ) from error

@@ -73,7 +73,7 @@ class UnbuiltModelError(ExportError):
 
 
 class UnsafeModelError(ExportError):
-    """Loading the Keras file would run code that the file carries (a Lambda layer)."""
+    """Loading the Keras file would run code that it carries or names (a Lambda layer, say)."""
 
 
 class UnsupportedLayerError(ExportError):

@@ -14,27 +14,13 @@ import keras
 from rnnonnx.errors import ModelFileError
 
 from ._arithmetic import keras2_hard_sigmoid
+from ._classes import RENAMED, keras_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._adaptations import Adaptations
 
-# Classes under names of TensorFlow 1, and classes that another one now stands for.
-RENAMED = {
-    "BatchNormalizationV1": "BatchNormalization",
-    "BatchNormalizationV2": "BatchNormalization",
-    "SyncBatchNormalization": "BatchNormalization",
-    "CuDNNGRU": "GRU",
-    "CuDNNLSTM": "LSTM",
-    "GRUV1": "GRU",
-    "GRUV2": "GRU",
-    "LSTMV1": "LSTM",
-    "LSTMV2": "LSTM",
-    "UnifiedGRU": "GRU",
-    "UnifiedLSTM": "LSTM",
-    "ThresholdedReLU": "ReLU",
-}
 _CUDNN = ("CuDNNGRU", "CuDNNLSTM")
 
 # Only training reads these, and their configs have had many forms.
@@ -61,7 +47,7 @@ _WITHOUT_EFFECT = {
 # Arguments that have gone, and the values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {"groups": (1,)}
 
-_HARD_SIGMOID = "hard_sigmoid is Keras 2's clip(0.2 x + 0.5, 0, 1), not Keras 3's"
+HARD_SIGMOID = "hard_sigmoid is Keras 2's clip(0.2 x + 0.5, 0, 1), not Keras 3's"
 
 
 def layer_arguments(
@@ -81,15 +67,16 @@ def layer_arguments(
         ModelFileError: Keras 3 has no such layer, or not with these arguments.
     """
     name = str(config.get("name"))
-    current = RENAMED.get(class_name, class_name)
-    cls = getattr(keras.layers, current, None)
-    if cls is None or not inspect.isclass(cls):
+    cls = keras_class(class_name)
+    if cls is None:
         raise ModelFileError(
-            f"layer {name!r} is a {class_name}, which Keras 3 does not have",
+            f"layer {name!r} is a {class_name}, which Keras "
+            f"{'2 did' if hasattr(keras.layers, class_name) else '3 does'} not have",
             remedy="if it is a layer of your own, pass the class: custom_objects= in Python, "
             "--custom-objects module:name on the command line; otherwise write one that computes "
             f"the same, and pass it as {class_name!r}",
         )
+    current = RENAMED.get(class_name, class_name)
     if current != class_name:
         adaptations.add(f"{class_name} became {current}", name)
     arguments = {key: value for key, value in config.items() if not key.endswith(_TRAINING)}
@@ -113,16 +100,16 @@ def layer_arguments(
 
 
 def general_arguments(
-    config: Mapping[str, Any], name: str, adaptations: Adaptations
+    config: Mapping[str, Any], name: str, adaptations: Adaptations, *, activations: bool = True
 ) -> dict[str, Any]:
-    """What every layer's config may have, a user's own layer included: dtypes, activations."""
+    """What every layer's config may have: dtypes, and `activations` by their names."""
     arguments = dict(config)
     if isinstance(arguments.get("dtype"), dict):
         arguments["dtype"] = policy_name(arguments["dtype"])
     if arguments.get("dtype", "") is None:
         del arguments["dtype"]
     for key, value in arguments.items():
-        if key == "activation" or key.endswith("_activation"):
+        if activations and (key == "activation" or key.endswith("_activation")):
             arguments[key] = _activation(value, name, adaptations)
     return arguments
 
@@ -140,7 +127,7 @@ def _activation(value: Any, name: str, adaptations: Adaptations) -> Any:
     if isinstance(value, dict) and value.get("class_name") == "function":
         value = value.get("config")
     if value == "hard_sigmoid":
-        adaptations.add(_HARD_SIGMOID, name)
+        adaptations.add(HARD_SIGMOID, name)
         return keras2_hard_sigmoid
     return value
 
@@ -160,6 +147,14 @@ def _special(class_name: str, current: str, arguments: dict[str, Any], name: str
             arguments["negative_slope"] = float(arguments.pop("alpha"))
         case "ReLU" if class_name == "ThresholdedReLU":
             arguments["threshold"] = float(arguments.pop("theta"))
+        case "IntegerLookup" | "StringLookup" | "TextVectorization" if isinstance(
+            arguments.get("vocabulary"), str
+        ):
+            raise ModelFileError(
+                f"layer {name!r} ({class_name}) takes its vocabulary from another file",
+                expected="a vocabulary in the model's config",
+                received=arguments["vocabulary"],
+            )
         case "Bidirectional" if not arguments.get("backward_layer"):
             arguments.pop("backward_layer", None)
     if class_name in _CUDNN:

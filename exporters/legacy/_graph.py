@@ -6,15 +6,17 @@ tf_keras/src/engine/functional.py, `reconstruct_from_config`.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from rnnonnx.errors import ModelFileError
+from rnnonnx.errors import ModelFileError, RnnonnxError
 
+from .._wording import one_line
 from ._arguments import policy_name
-from ._json import plain
-from ._layers import Names, build_layer
+from ._layers import build_layer
+from ._names import Names
 from ._nodes import call_arguments, lowest_calls, references, replace
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Rebuilder:
     Args:
         custom_objects: Classes and functions that the file names, by name.
         adaptations: Takes notes of what changes.
+        safe_mode: Make no code of what the file carries.
 
     Attributes:
         members: The layers of each model that was built, by the model's `id`: pairs of the name
@@ -39,30 +42,40 @@ class Rebuilder:
         classes: The class that the file names for each layer, by the layer's `id`.
     """
 
-    def __init__(self, custom_objects: Mapping[str, Any], adaptations: Adaptations) -> None:
+    def __init__(
+        self, custom_objects: Mapping[str, Any], adaptations: Adaptations, *, safe_mode: bool
+    ) -> None:
         self.members: dict[int, list[tuple[str, Any]]] = {}
         self.classes: dict[int, str] = {}
+        self._built: list[Any] = []  # what is gone would leave its `id` to something else
         self._names = Names(custom_objects, adaptations)
         self._adaptations = adaptations
+        self._safe_mode = safe_mode
 
     def model(self, entry: Mapping[str, Any]) -> Any:
         """The model that `{"class_name": ..., "config": {...}}` describes.
+
+        Args:
+            entry: The entry, without wrappers (`plain`).
 
         Returns:
             A `keras.Model` with fresh weights.
 
         Raises:
             ModelFileError: The config is no model's, or not one that Keras 3 can hold.
+            UnsafeModelError: The file carries code, and `safe_mode`.
         """
         try:
             with keras.saving.custom_object_scope(self._names.custom_objects):
-                config = plain(dict(entry))
-                self._names.reserve(config)
-                model = self._build(config)
-        except (KeyError, IndexError, AttributeError, TypeError, ValueError, NameError) as error:
+                self._names.reserve(entry)
+                model = self._build(entry)
+        except RnnonnxError:
+            raise
+        except Exception as error:
+            # Keras and TensorFlow raise whatever they like about arguments that make no sense.
             raise ModelFileError(
                 "the model cannot be built again from its config: "
-                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                f"{type(error).__name__}: {one_line(error)}",
                 remedy=_REMEDY,
             ) from error
         if not isinstance(model, keras.Model):
@@ -81,12 +94,15 @@ class Rebuilder:
         """A layer or a model."""
         layer = self._make(entry)
         self.classes[id(layer)] = str(entry["class_name"])
+        self._built.append(layer)
         return layer
 
     def _make(self, entry: Mapping[str, Any]) -> Any:
         class_name, config = str(entry["class_name"]), entry["config"]
-        own = self._names.find(str(entry.get("registered_name") or class_name))
+        own = self._names.find_class(entry)
         is_model = class_name == "Sequential" or (isinstance(config, dict) and "layers" in config)
+        if own is not None:  # it may be a layer with an argument called "layers"
+            is_model = is_model and inspect.isclass(own) and issubclass(own, keras.Model)
         if is_model and own is None and class_name not in (*_FUNCTIONAL, "Sequential"):
             raise ModelFileError(
                 f"the file names the model class {class_name!r}, which is not known",
@@ -97,7 +113,9 @@ class Rebuilder:
             return self._functional(config, own or keras.Model)
         if is_model:
             return self._sequential(config, own or keras.Sequential)
-        return build_layer(entry, self._names, self._adaptations, self._build)
+        return build_layer(
+            entry, self._names, self._adaptations, self._build, safe_mode=self._safe_mode
+        )
 
     # --- Sequential -------------------------------------------------------------------------
 

@@ -14,9 +14,11 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if not isinstance(value, dict):
         return value
+    items = value.get("items")
     match value.get("class_name"):
-        case "__tuple__" | "TensorShape":
-            return plain(value["items"])
+        # NOTE: a list stays one; a wrapper around anything else could hide a layer.
+        case "__tuple__" | "TensorShape" if items is None or isinstance(items, list):
+            return plain(items)
         case "__ellipsis__":
             return "..."
     return {key: plain(item) for key, item in value.items()}

@@ -6,6 +6,7 @@ names that compute on tensors are taken: a file must not reach what reads or wri
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
@@ -100,6 +101,8 @@ def _operation(name: str, layer: str) -> Any:
         found = symbol and _keyword(symbol)
     elif (module in _MODULES and "." not in module) or (not module and function in _FUNCTIONS):
         found = getattr(getattr(tf, module) if module else tf, function, None)
+        if function.startswith("_") or not inspect.isfunction(found):
+            found = None  # what every module has, submodules, classes
     if found is None:
         raise ModelFileError(
             f"layer {layer!r} is the TensorFlow operation {name!r}, which is none of those taken "

@@ -22,6 +22,8 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from rnnonnx.errors import ModelFileError
 
+from .._file_guards import READ_ERRORS
+from .._wording import one_line
 from ._weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def read_saved_model_config(folder: Path) -> tuple[dict[str, Any], str]:
         ModelFileError: The directory is damaged, or holds functions without layers.
     """
     metadata = _metadata(folder).get("root")
-    if metadata is None:
+    if not isinstance(metadata, dict):
         raise ModelFileError(
             f"{str(folder)!r} is a SavedModel without a Keras model: functions, with no layers "
             "whose state could be lifted",
@@ -51,7 +53,7 @@ def read_saved_model_config(folder: Path) -> tuple[dict[str, Any], str]:
             expected="a Sequential or Functional model",
             remedy="build the model in Python, load the weights, and export it",
         )
-    entry = {"class_name": metadata["class_name"], "config": config}
+    entry = {"class_name": metadata.get("class_name"), "config": config}
     return entry, str(metadata.get("keras_version", "2"))
 
 
@@ -61,18 +63,21 @@ def read_saved_model_weights(folder: Path) -> list[LayerWeights]:
     Raises:
         ModelFileError: The checkpoint is missing or damaged.
     """
+    try:
+        return _weights(folder)
+    except (tf.errors.OpError, *READ_ERRORS) as error:
+        raise ModelFileError(
+            f"the weights of {str(folder)!r} are missing or damaged: {one_line(error)}"
+        ) from error
+
+
+def _weights(folder: Path) -> list[LayerWeights]:
     graph = _saved_model(folder).meta_graphs[0].object_graph_def
     root = _children(graph, 0)
-    metadata = _metadata(folder)
-    try:
-        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
-        keys = _checkpoint_keys(reader)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise ModelFileError(
-            f"the weights of {str(folder)!r} are missing or damaged: {str(error)[:200]}"
-        ) from error
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    keys = _checkpoint_keys(reader)
     found: dict[str, LayerWeights] = {}
-    for path, entry in metadata.items():
+    for path, entry in _metadata(folder).items():
         attribute = path.removeprefix("root.")
         if attribute in root and attribute.startswith(("layer-", "layer_with_weights-")):
             variables = _variables(graph, root[attribute])
@@ -128,8 +133,8 @@ def _metadata(folder: Path) -> dict[str, Any]:
             text = node.user_object.metadata if node.HasField("user_object") else ""
             if number in names and text and node.user_object.identifier.startswith("_tf_keras"):
                 found[names[number]] = json.loads(text)
-    except (OSError, DecodeError, ValueError) as error:
-        raise ModelFileError(f"{str(file)!r} is damaged: {error}") from error
+    except (DecodeError, *READ_ERRORS) as error:
+        raise ModelFileError(f"{str(file)!r} is damaged: {one_line(error)}") from error
     return found
 
 
@@ -161,4 +166,4 @@ def _saved_model(folder: Path) -> Any:
     try:
         return saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     except (OSError, DecodeError) as error:
-        raise ModelFileError(f"{str(folder)!r} is damaged: {error}") from error
+        raise ModelFileError(f"{str(folder)!r} is damaged: {one_line(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import keras
@@ -147,3 +148,12 @@ def close():
 def _fresh_names():
     """Keras numbers layers through the whole process; tests name them from the start."""
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="session")
+def tf_keras():
+    """Keras 2 as it lives on, beside Keras 3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tf_keras
+    return tf_keras
