@@ -27,7 +27,7 @@ from ._loops import lower_cells, run_loop
 from ._registry import Lowering, NotLowerableError
 from ._states import StatefulCall, describe_cache, describe_structure
 from ._wide import looks_beyond
-from .lowerings.time_distributed import refuse_step_flags
+from .lowerings.time_distributed import refuse_other_calls, refuse_step_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,6 +116,8 @@ def _call_seam(tracer: Tracer, entry: LayerEntry, call: Callable[..., Any]) -> C
             with tf.name_scope(f"{entry.scope}/"):
                 if isinstance(layer, keras.layers.Embedding) and args:
                     note_lookup(tracer, args[0], layer.input_dim)
+                if args:
+                    refuse_other_calls(entry, args[0])
                 if frame.per_step:
                     refuse_step_flags(entry, kwargs)
                 elif tracer.at_top():

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
@@ -19,14 +18,15 @@ from rnnonnx.manifest import TIME
 from ._capture import Discovery, capture, discover
 from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
 from ._layers import LayerTable, is_recurrent
+from ._notes import beginning_notes, length_notes, state_notes
 from ._reference import Array, Reference, Sampler
-from ._states import LiftedState, StatefulCall, StatesArgument, call_states, plan_states
+from ._states import LiftedState, StatesArgument, call_states, plan_states
 from ._wide import suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection
 
-    from ._signature import ModelInput, Signature
+    from ._signature import Signature
 
 Shapes = list[tuple[int | None, ...]]
 
@@ -153,9 +153,9 @@ def study(
         suspects=suspects(table, discovery.calls),
         notes=(
             *signature.notes,
-            *_length_notes(inputs, pinned),
-            *_beginning_notes(lifted, table),
-            *(_state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
+            *length_notes(inputs, pinned),
+            *beginning_notes(lifted, table),
+            *(state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
         ),
     )
 
@@ -186,62 +186,6 @@ def _first_trace(
         for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
     ]
     return shapes, traced_batch, discovery
-
-
-def _beginning_notes(lifted: Sequence[LiftedState], table: LayerTable) -> Iterator[str]:
-    held = {id(state.variable) for state in lifted}
-    for entry in table:
-        layer = entry.layer
-        if not is_recurrent(layer) or not layer.stateful:
-            continue
-        own = any(id(variable) in held for variable in keras.tree.flatten(layer.states))
-        first = keras.tree.flatten(layer.get_initial_state(batch_size=1))
-        if own and any(np.any(np.asarray(value)) for value in first):
-            yield (
-                f"layer {entry.path!r}: its state begins with zeros, as after reset_state(), and "
-                "not with its cell's get_initial_state(), with which Keras begins once"
-            )
-
-
-def _length_notes(
-    inputs: Sequence[ModelInput], pinned: Mapping[tuple[int, int], int]
-) -> Iterator[str]:
-    for (index, axis), size in pinned.items():
-        yield (
-            f"input {inputs[index].name!r}: axis {axis} stays {size}, since Keras cannot compute "
-            "the model at another size"
-        )
-
-
-def _state_notes(
-    lifted: Sequence[LiftedState],
-    fed: Sequence[StatefulCall],
-    backwards: Sequence[str],
-    *,
-    streamed: bool,
-) -> Iterator[str]:
-    for call in fed:
-        yield (
-            f"layer {call.entry.path!r} takes its initial state from the graph, so its state is "
-            "not lifted"
-        )
-    if not lifted:
-        yield "no layer has state to lift"
-    for path in backwards:
-        yield (
-            f"layer {path!r} is stateful and reads each chunk backwards, as Keras defines it: "
-            "chunks give other values than the whole sequence"
-        )
-    if fed and streamed:
-        yield (
-            "chunk by chunk gives what the whole sequence gives up to the layers that take their "
-            "initial state from the graph: they begin from it in every chunk"
-        )
-    elif not backwards and not streamed:
-        yield (
-            "chunk by chunk was not compared with whole sequences, which this model does not "
-            "have: its inputs have no length, or lengths of their own"
-        )
 
 
 def _mask_value(table: LayerTable) -> float:

@@ -79,6 +79,25 @@ def _keeps_state(tracer: Tracer, why: str) -> UnsupportedLayerError:
     )
 
 
+def refuse_other_calls(entry: LayerEntry, inputs: Any) -> None:
+    """Refuse a subclass with a `call` of its own, which may well use that of TimeDistributed.
+
+    Raises:
+        UnsupportedLayerError: It is one, and the number of steps is not known to its trace.
+    """
+    import keras
+
+    wrapper = keras.layers.TimeDistributed
+    own = isinstance(entry.layer, wrapper) and type(entry.layer).call is not wrapper.call
+    if own and inputs.shape[1] is None:
+        raise UnsupportedLayerError(
+            f"layer {entry.path!r} is a TimeDistributed with a call() of its own, and Keras traces "
+            "that of TimeDistributed wrongly where the number of steps is not known",
+            remedy="wrap a keras.layers.TimeDistributed in a layer instead of deriving from it, or "
+            "give the input a fixed length, keras.Input((10, ...))",
+        )
+
+
 def refuse_step_flags(entry: LayerEntry, kwargs: dict[str, Any]) -> None:
     """Refuse a mask of one flag a step where a layer of Keras wants one for each of its own steps.
 

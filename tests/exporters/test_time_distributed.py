@@ -98,6 +98,24 @@ def test_state_from_step_to_step_needs_a_length(exported, randomized, close):
         close(got, model(value))
 
 
+class Twice(layers.TimeDistributed):
+    def call(self, inputs, training=None, mask=None):
+        return 2.0 * super().call(inputs, training=training, mask=mask)
+
+
+def test_a_subclass_with_a_call_of_its_own_needs_a_length(exported, close):
+    def model(length):
+        inputs = keras.Input((length, 3), name="x")
+        return keras.Model(inputs, Twice(layers.Dense(2), name="twice")(inputs))
+
+    with pytest.raises(UnsupportedLayerError, match="'twice' is a TimeDistributed with a call"):
+        exported(model(None), verify=False)
+    fixed = model(5)
+    value = x(2, 5, 3)
+    (got,), _ = exported(fixed, verify=False).step({"x": value}, {})
+    close(got, fixed(value))
+
+
 class Counter(layers.Layer):
     def build(self, _input_shape):
         self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
