@@ -14,8 +14,9 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
+from ._dtypes import refuse_dtypes
 from ._finish import finish
-from ._layers import LayerTable, refuse_dtypes
+from ._layers import LayerTable
 from ._load import load
 from ._lower import lower
 from ._plan import plan_interface
