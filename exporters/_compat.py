@@ -1,9 +1,13 @@
-"""Patches of other people's packages, each with its reason and when it can go."""
+"""Patches of other people's packages, and what they do not tell: each says when it can go.
+
+The layers of a model are patched for the time of a trace, by `_tracer`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +30,21 @@ def quiet_tf2onnx() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def node_of_failure(error: Exception) -> str:
+    """The name of the node that tf2onnx was converting when it failed; empty if it was none.
+
+    It logs the name and raises the error later, without it; the converter's frame still has
+    it. Can go when the error says which node it was (tf2onnx 1.17 does not).
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    mapping = [f.f_code.co_name == "tensorflow_onnx_mapping" for f in frames]
+    for frame in frames[mapping.index(True) + 1 :] if any(mapping) else []:
+        node = frame.f_locals.get("node")
+        if node is not None:
+            return str(node.name)
+    return ""
 
 
 @contextlib.contextmanager

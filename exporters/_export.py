@@ -24,7 +24,7 @@ from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
 from ._signature import choose_dtypes, read_signature
 from ._steps import OnnxStep, make_subject
-from ._study import study
+from ._study import study, survey
 
 if TYPE_CHECKING:
     from ._states import StatesArgument
@@ -111,7 +111,9 @@ def export(
     signature = choose_dtypes(read_signature(model, data), input_dtypes or {})
     table = LayerTable(model)
     refuse_dtypes(table)
-    found = study(table, signature, states=states, batch=batch, opset=opset, data=data)
+    own_states = states if isinstance(states, Mapping) else ()
+    surveyed = survey(table, signature, batch=batch, opset=opset, own_states=own_states)
+    found = study(surveyed, states=states, data=data)
     trace = capture(
         table,
         signature,
@@ -146,6 +148,7 @@ def export(
         notes=(
             *adapted,
             *found.notes,
+            *(parity.notes if parity else ()),
             *(() if verify else ("not compared with Keras (verify=False)",)),
         ),
         parity=parity,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from ._unique import UniqueNames
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,21 +42,15 @@ class LayerTable:
         self.model = model
         self._entries: dict[int, LayerEntry] = {}
         self._scopes: dict[str, LayerEntry] = {}
-        paths: set[str] = set()
-        self._add_children(model, None, paths)
+        self._add_children(model, None, UniqueNames())
 
-    def _add_children(self, holder: Any, parent: LayerEntry | None, paths: set[str]) -> None:
+    def _add_children(self, holder: Any, parent: LayerEntry | None, paths: UniqueNames) -> None:
         # NOTE: private to Keras, and its only walk that also sees the layers held in lists
         # and attributes of subclassed layers, in the order in which they were assigned.
         for layer in holder._flatten_layers(include_self=False, recursive=False):  # noqa: SLF001
             if id(layer) in self._entries:
                 continue
-            base = path = f"{parent.path}/{layer.name}" if parent else layer.name
-            count = 1
-            while path in paths:
-                path = f"{base}_{count}"
-                count += 1
-            paths.add(path)
+            path = paths.take(f"{parent.path}/{layer.name}" if parent else layer.name)
             entry = LayerEntry(layer, path, parent, f"L{len(self._entries)}")
             self._entries[id(layer)] = entry
             self._scopes[entry.scope] = entry
@@ -71,13 +67,6 @@ class LayerTable:
             if entry is not None:
                 return entry.path
         return None
-
-    def order(self, layer: Any) -> int:
-        """The position of a layer in the model's order; untracked layers come last."""
-        for position, entry in enumerate(self._entries.values()):
-            if entry.layer is layer:
-                return position
-        return len(self._entries)
 
 
 def is_recurrent(layer: Any) -> bool:

@@ -6,26 +6,29 @@ with that state lifted, is the reference, and is run at several sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
 
 from ._capture import Discovery, capture, discover
-from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
+from ._dims import Dims, name_dims, time_candidates, trace_shapes
+from ._layer_variables import doubtful_variables
 from ._layers import LayerTable, is_recurrent
+from ._prober import Prober
 from ._reference import Array, Reference, Sampler
-from ._states import LiftedState, StatefulCall, StatesArgument, plan_states
+from ._rows import settle_rows
+from ._states import LiftedState, StatesArgument, plan_states
+from ._study_notes import beginning_notes, length_notes, state_notes, suspects
+from ._ties import find_ties
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from ._signature import ModelInput, Signature
+    from ._signature import Signature
 
 Shapes = list[tuple[int | None, ...]]
 
@@ -59,23 +62,64 @@ class Study:
     notes: tuple[str, ...]
 
 
-def study(
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a first trace finds, whatever is lifted.
+
+    Attributes:
+        table: The model's layers.
+        signature: Its inputs.
+        shapes: As for `Study`.
+        batch: The pinned batch size, or None.
+        traced_batch: As for `Study`.
+        opset: The ONNX opset of the export.
+        discovery: What the trace found.
+    """
+
+    table: LayerTable
+    signature: Signature
+    shapes: Shapes
+    batch: int | None
+    traced_batch: int | None
+    opset: int
+    discovery: Discovery
+
+    def lift(self, states: StatesArgument, by_row: Sequence[Any] = ()) -> tuple[LiftedState, ...]:
+        """What `states=` lifts; as for `plan_states`."""
+        found = self.discovery
+        return plan_states(states, self.table, found.updated, found.calls, by_row)
+
+
+def survey(
     table: LayerTable,
     signature: Signature,
     *,
-    states: StatesArgument,
     batch: int | None,
     opset: int,
-    data: Mapping[str, Array] | None,
-) -> Study:
-    """Find the states and dimensions of a model.
+    own_states: Collection[str] = (),
+) -> Survey:
+    """Trace a model once.
 
     Args:
         table: The model's layers.
         signature: Its inputs.
-        states: The argument of `export`.
         batch: The pinned batch size, or None.
         opset: The ONNX opset of the export.
+        own_states: The names of the inputs that are states.
+
+    Raises:
+        UnsupportedLayerError: Keras cannot trace the model.
+    """
+    shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
+    return Survey(table, signature, shapes, batch, traced_batch, opset, discovery)
+
+
+def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array] | None) -> Study:
+    """Find the states and dimensions of a model.
+
+    Args:
+        surveyed: The model and its first trace.
+        states: The argument of `export`.
         data: The caller's sample data, by input name; None for random data.
 
     Raises:
@@ -83,26 +127,39 @@ def study(
         UnsupportedLayerError: Keras cannot run the model at other sizes.
         InputError: `data` does not fit the model.
     """
-    inputs = signature.inputs
-    own_states = set(states) if isinstance(states, Mapping) else set()
-    shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
+    table, signature, discovery = surveyed.table, surveyed.signature, surveyed.discovery
+    inputs, batch, shapes = signature.inputs, surveyed.batch, surveyed.shapes
+    lifted = surveyed.lift(states)
     masked = any(call.masked for call in discovery.calls)
-    lifted = plan_states(states, table, discovery.updated, discovery.calls)
     sampler = Sampler(
         signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
     )
 
-    def probe(shapes: Shapes) -> Prober:
+    def probe(shapes: Shapes, lifted: tuple[LiftedState, ...]) -> Prober:
         trace = capture(
-            table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
+            table,
+            signature,
+            shapes,
+            lifted,
+            lowering=False,
+            opset=surveyed.opset,
+            batch=surveyed.traced_batch,
         )
-        return Prober(Reference(trace, lifted), inputs, sampler, shapes, batch)
+        return Prober(Reference(trace, lifted), table, inputs, sampler, shapes, batch)
 
-    prober = probe(shapes)
+    doubtful = doubtful_variables(table, discovery.updated)
+    if doubtful:
+        lifted = settle_rows(
+            doubtful,
+            lambda by_row: surveyed.lift(states, by_row),
+            lambda lifted: probe(shapes, lifted),
+        )
+    prober = probe(shapes, lifted)
     base = prober.base()
+    ties = find_ties(prober, base)
     pinned = {
         (index, axis): size
-        for index, axis in prober.groups(base)[1]
+        for index, axis in ties.stuck
         if (size := inputs[index].shape[axis]) is not None
     }
     if pinned:
@@ -110,9 +167,10 @@ def study(
             tuple(pinned.get((index, axis), dim) for axis, dim in enumerate(shape))
             for index, shape in enumerate(shapes)
         ]
-        prober = probe(shapes)
+        prober = probe(shapes, lifted)
         base = prober.base()
-    dims = name_dims(prober, base, inputs, shapes, batch)
+        ties = find_ties(prober, base)
+    dims = name_dims(prober, base, ties, inputs, shapes, batch)
     # A stateful layer says so itself; only the others may be fed from the graph.
     fed = [call for call in discovery.calls if not call.own_state and not call.entry.layer.stateful]
     backwards = [
@@ -124,18 +182,18 @@ def study(
     return Study(
         signature=signature,
         shapes=shapes,
-        traced_batch=traced_batch,
+        traced_batch=surveyed.traced_batch,
         states=lifted,
         dims=dims,
         reference=prober.reference,
         sampler=sampler,
         whole=streamed and not fed,
-        suspects=_suspects(discovery),
+        suspects=suspects(discovery),
         notes=(
             *signature.notes,
-            *_length_notes(inputs, pinned),
-            *_beginning_notes(lifted, table),
-            *(_state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
+            *length_notes(inputs, pinned),
+            *beginning_notes(lifted, table),
+            *(state_notes(lifted, fed, backwards, streamed=streamed) if states == "all" else ()),
         ),
     )
 
@@ -166,70 +224,6 @@ def _first_trace(
         for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
     ]
     return shapes, traced_batch, discovery
-
-
-def _suspects(discovery: Discovery) -> tuple[str, ...]:
-    """Layers whose answers may depend on where a sequence is cut, in words."""
-    found = []
-    for call in discovery.calls:
-        if call.masked:
-            # a masked step repeats the output before it, which a chunk that begins with it lacks
-            found.append(f"{call.entry.path!r} (masked)")
-        if call.index and is_recurrent(call.entry.layer) and call.entry.layer.stateful:
-            # the second call goes on from the state of the first, at the end of each chunk
-            found.append(f"{call.entry.path!r} (stateful and called more than once)")
-    return tuple(dict.fromkeys(found))
-
-
-def _beginning_notes(lifted: Sequence[LiftedState], table: LayerTable) -> Iterator[str]:
-    held = {id(state.variable) for state in lifted}
-    for entry in table:
-        layer = entry.layer
-        if not is_recurrent(layer) or not layer.stateful:
-            continue
-        own = any(id(variable) in held for variable in keras.tree.flatten(layer.states))
-        first = keras.tree.flatten(layer.get_initial_state(batch_size=1))
-        if own and any(np.any(np.asarray(value)) for value in first):
-            yield (
-                f"layer {entry.path!r}: its state begins with zeros, as after reset_state(), and "
-                "not with its cell's get_initial_state(), with which Keras begins once"
-            )
-
-
-def _length_notes(
-    inputs: Sequence[ModelInput], pinned: Mapping[tuple[int, int], int]
-) -> Iterator[str]:
-    for (index, axis), size in pinned.items():
-        yield (
-            f"input {inputs[index].name!r}: axis {axis} stays {size}, since Keras cannot compute "
-            "the model at another size"
-        )
-
-
-def _state_notes(
-    lifted: Sequence[LiftedState],
-    fed: Sequence[StatefulCall],
-    backwards: Sequence[str],
-    *,
-    streamed: bool,
-) -> Iterator[str]:
-    for call in fed:
-        yield (
-            f"layer {call.entry.path!r} takes its initial state from the graph, so its state is "
-            "not lifted"
-        )
-    if not lifted:
-        yield "no layer has state to lift"
-    for path in backwards:
-        yield (
-            f"layer {path!r} is stateful and reads each chunk backwards, as Keras defines it: "
-            "chunks give other values than the whole sequence"
-        )
-    if not backwards and (fed or not streamed):
-        yield (
-            "chunk by chunk was not compared with whole sequences, which this model does not "
-            "have: its inputs have no length, lengths of their own, or a given initial state"
-        )
 
 
 def _mask_value(table: LayerTable) -> float:

@@ -245,14 +245,18 @@ class Tracer:
         """Remember which input an Embedding reads: samples of it must lie in the table."""
         if _is_eager(indices) or not isinstance(indices, tf.Tensor):
             return  # a table of positions, say, that is a constant of the model
-        operation = indices.op
-        while operation.type != "Placeholder" and operation.inputs:
-            if _is_eager(operation.inputs[0]):
-                return
-            operation = operation.inputs[0].op
-        position = operation.name.removeprefix("input_")
-        if position.isdigit():
-            self.lookups[int(position)] = min(size, self.lookups.get(int(position), size))
+        waiting, seen = [indices], set()
+        while waiting:
+            tensor = waiting.pop()
+            if _is_eager(tensor) or tensor.op.name in seen:
+                continue
+            operation = tensor.op
+            seen.add(operation.name)
+            position = operation.name.removeprefix("input_")
+            if operation.type == "Placeholder" and position.isdigit():
+                self.lookups[int(position)] = min(size, self.lookups.get(int(position), size))
+            elif operation.type in _MOVING:
+                waiting += operation.inputs[_MOVING[operation.type]]
 
     def _initial_seam(self, layer: Any) -> Callable[..., Any]:
         original = layer.get_initial_state
@@ -291,6 +295,35 @@ class Tracer:
             return result
 
         return seam
+
+
+# Operations whose values are some of their inputs': which of the inputs those are.
+_FIRST, _ALL = slice(1), slice(None)
+_MOVING = {
+    "Cast": _FIRST,
+    "BroadcastTo": _FIRST,
+    "ConcatV2": _ALL,
+    "EnsureShape": _FIRST,
+    "ExpandDims": _FIRST,
+    "GatherNd": _FIRST,
+    "GatherV2": _FIRST,
+    "Identity": _FIRST,
+    "IdentityN": _ALL,
+    "Pack": _ALL,
+    "Pad": _FIRST,
+    "Reshape": _FIRST,
+    "ReverseV2": _FIRST,
+    "SelectV2": slice(1, None),
+    "Slice": _FIRST,
+    "Split": slice(1, None),
+    "SplitV": _FIRST,
+    "Squeeze": _FIRST,
+    "StopGradient": _FIRST,
+    "StridedSlice": _FIRST,
+    "Tile": _FIRST,
+    "Transpose": _FIRST,
+    "Unpack": _FIRST,
+}
 
 
 def _is_eager(tensor: Any) -> bool:
