@@ -82,9 +82,13 @@ def check_parity(
 def _lengths(
     subject: Subject, candidate: Step, recorder: Recorder, batch: int, calls: int
 ) -> list[dict[str, int]]:
-    """Lengths for consecutive calls: the base, half of it, a single step, and again."""
+    """Lengths for consecutive calls: the base, half of it, a single step, and again.
+
+    Those that need not agree differ by a step in the second.
+    """
     base = subject.dims.lengths
-    wanted = [base, {k: max(1, v // 2) for k, v in base.items()}, dict.fromkeys(base, 1)]
+    halves = {k: max(1, v // 2) + index for index, (k, v) in enumerate(base.items())}
+    wanted = [base, halves, dict.fromkeys(base, 1)]
     usable = [
         lengths if both_run(subject, candidate, recorder, batch, lengths) else base
         for lengths in wanted

@@ -16,7 +16,7 @@ from ._reference import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import make_subject
 from ._streaming import require_streams
-from ._study import Study, study
+from ._study import Study, Survey, study, survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,17 +74,13 @@ def compare(
     )
     table = LayerTable(model)
     batch = next((t.shape[t.batch_axis] for t in manifest.inputs if t.batch_axis is not None), None)
-    found = _study_like(
-        manifest,
-        lambda states: study(
-            table,
-            signature,
-            states=states,
-            batch=batch if isinstance(batch, int) else None,
-            opset=OPSETS.stop - 1,
-            data=data,
-        ),
+    surveyed = survey(
+        table,
+        signature,
+        batch=batch if isinstance(batch, int) else None,
+        opset=OPSETS.stop - 1,
     )
+    found = study(surveyed, states=_states_like(manifest, surveyed), data=data)
     inputs = _names(
         "inputs",
         [item.name for item in signature.inputs],
@@ -100,16 +96,15 @@ def compare(
     return check_parity(subject, candidate, tolerance, calls=calls)
 
 
-def _study_like(manifest: Manifest, run: Any) -> Study:
-    """Lift what the manifest has lifted: the states of stateful layers, or of all layers."""
+def _states_like(manifest: Manifest, surveyed: Survey) -> StatesArgument:
+    """What lifts the states that the manifest has: those of stateful layers, or of all layers."""
     names = [state.name for state in manifest.states if state.input.startswith("state_in.")]
     choices: tuple[StatesArgument, ...] = ("stateful", "all")
     tried = []
     for states in choices:
-        found: Study = run(states)
-        lifted = [state.name for state in found.states]
+        lifted = [state.name for state in surveyed.lift(states)]
         if lifted == names:
-            return found
+            return states
         tried.append(lifted)
     raise ManifestError(
         "the states in the file are not those of this Keras model",

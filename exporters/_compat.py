@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import threading
+import traceback
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -115,6 +116,21 @@ def quiet_tf2onnx() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def node_of_failure(error: Exception) -> str:
+    """The name of the node that tf2onnx was converting when it failed; empty if it was none.
+
+    It logs the name and raises the error later, without it; the converter's frame still has
+    it. Can go when the error says which node it was (tf2onnx 1.17 does not).
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    mapping = [f.f_code.co_name == "tensorflow_onnx_mapping" for f in frames]
+    for frame in frames[mapping.index(True) + 1 :] if any(mapping) else []:
+        node = frame.f_locals.get("node")
+        if node is not None:
+            return str(node.name)
+    return ""
 
 
 @contextlib.contextmanager

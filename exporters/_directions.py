@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ._constants import constant
+from ._unique import UniqueNames
+
 _RECURRENT = ("LSTM", "GRU", "RNN")
 # Inputs of the recurrent operators by position (ONNX RNN, GRU and LSTM, version 14).
 _X, _W, _R, _B, _LENGTHS, _STATES = 0, 1, 2, 3, 4, (5, 6)
@@ -58,17 +61,11 @@ def _reversed_axis(node: ir.Node) -> int | None:
     """The axis that a Slice turns around; None if it does something else."""
     if node.op_type != "Slice" or len(node.inputs) != 5:
         return None
-    start, end, axes, step = (_constant(value) for value in node.inputs[1:])
+    start, end, axes, step = (constant(value) for value in node.inputs[1:])
     if start is None or end is None or axes is None or step is None or axes.size != 1:
         return None
     whole = start[0] == -1 and step[0] == -1 and end[0] == np.iinfo(np.int64).min
     return int(axes[0]) if whole else None
-
-
-def _constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    if value is None or value.const_value is None:
-        return None
-    return value.const_value.numpy()
 
 
 def _direction(node: ir.Node) -> str:
@@ -125,7 +122,7 @@ def _merge(graph: ir.Graph, forward: ir.Node, reverse: ir.Node) -> None:
     """
     inputs: list[ir.Value | None] = [forward.inputs[_X]]
     for position in (_W, _R, _B):
-        pair = [_constant(_input(node, position)) for node in (forward, reverse)]
+        pair = [constant(_input(node, position)) for node in (forward, reverse)]
         inputs.append(_both(graph, forward, position, pair))
     inputs.append(_input(forward, _LENGTHS))
     for position in _STATES:
@@ -180,10 +177,8 @@ def _sizes(graph: ir.Graph, near: ir.Node) -> ir.Value:
 
 def _weight(graph: ir.Graph, near: ir.Node, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
     base = f"{str(near.name).rsplit('/', 1)[0]}/{name}"
-    count = 0
-    while f"{base}__{count}" in graph.initializers:
-        count += 1
-    value = ir.Value(name=f"{base}__{count}", const_value=ir.tensor(array))
+    unique = UniqueNames(graph.initializers).take(base)
+    value = ir.Value(name=unique, const_value=ir.tensor(array))
     graph.register_initializer(value)
     return value
 

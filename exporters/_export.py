@@ -15,8 +15,9 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
 from ._compat import one_at_a_time
+from ._dtypes import refuse_dtypes
 from ._finish import finish
-from ._layers import LayerTable, refuse_dtypes
+from ._layers import LayerTable
 from ._load import load
 from ._lower import lower
 from ._plan import plan_interface
@@ -25,7 +26,7 @@ from ._report import ExportReport, count_nodes, describe_layers
 from ._signature import choose_dtypes, read_signature
 from ._steps import OnnxStep, make_subject
 from ._streaming import require_streams
-from ._study import study
+from ._study import study, survey
 
 if TYPE_CHECKING:
     from ._states import StatesArgument
@@ -117,7 +118,9 @@ def export(
     signature = choose_dtypes(read_signature(model, data), input_dtypes or {})
     table = LayerTable(model)
     refuse_dtypes(table)
-    found = study(table, signature, states=states, batch=batch, opset=opset, data=data)
+    own_states = states if isinstance(states, Mapping) else ()
+    surveyed = survey(table, signature, batch=batch, opset=opset, own_states=own_states)
+    found = study(surveyed, states=states, data=data)
     require_streams(found, table, tolerance)
     trace = capture(
         table,
@@ -153,6 +156,7 @@ def export(
         notes=(
             *adapted,
             *found.notes,
+            *(parity.notes if parity else ()),
             *(() if verify else ("not compared with Keras (verify=False)",)),
         ),
         parity=parity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from onnx_ir.passes import common
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
 from ._compat import own_variables
+from ._constants import constant
 from ._directions import MergeDirectionsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
+from ._unique import UniqueNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +107,7 @@ class _ShareIntegersPass(ir.passes.InPlacePass):
         first: dict[tuple[Any, ...], ir.Value] = {}
         shared = False
         for value in list(model.graph.initializers.values()):
-            array = value.const_value.numpy() if value.const_value is not None else None
+            array = constant(value)
             if array is None or array.dtype.kind not in "iub" or array.size > _SMALL:
                 continue
             known = first.setdefault((array.dtype.str, array.shape, array.tobytes()), value)
@@ -169,28 +171,14 @@ def _forget_shapes(graph: ir.Graph) -> None:
                 value.shape = ir.Shape(sizes)
 
 
-@dataclass(slots=True)
-class _Unique:
-    """Hands out names that are unique in the whole model, subgraphs included."""
-
-    used: set[str] = field(default_factory=set)
-
-    def take(self, base: str) -> str:
-        name, count = base, 1
-        while name in self.used:
-            name = f"{base}_{count}"
-            count += 1
-        self.used.add(name)
-        return name
-
-
 class _Namer:
     """Names nodes, values and weights after the layers that they belong to."""
 
     def __init__(self, table: LayerTable, ports: Sequence[str]) -> None:
         self._table = table
-        self._values = _Unique(set(ports))
-        self._nodes = _Unique()
+        # unique in the whole model, subgraphs included
+        self._values = UniqueNames(ports)
+        self._nodes = UniqueNames()
         self._weights = _keras_weights(table)
 
     def rename(self, graph: ir.Graph) -> None:

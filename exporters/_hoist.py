@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ._lift import RULES, Sources, Writer, behind, rank
+from ._hoist_rules import RULES, Sources, Writer, behind, rank
 
 # Inputs align from the last axis.
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where")

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from rnnonnx.errors import UnsupportedLayerError
-
 from ._compat import layers_of
+from ._unique import UniqueNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,19 +43,13 @@ class LayerTable:
         self.model = model
         self._entries: dict[int, LayerEntry] = {}
         self._scopes: dict[str, LayerEntry] = {}
-        paths: set[str] = set()
-        self._add_children(model, None, paths)
+        self._add_children(model, None, UniqueNames())
 
-    def _add_children(self, holder: Any, parent: LayerEntry | None, paths: set[str]) -> None:
+    def _add_children(self, holder: Any, parent: LayerEntry | None, paths: UniqueNames) -> None:
         for layer in layers_of(holder, recursive=False):
             if id(layer) in self._entries:
                 continue
-            base = path = f"{parent.path}/{layer.name}" if parent else layer.name
-            count = 1
-            while path in paths:
-                path = f"{base}_{count}"
-                count += 1
-            paths.add(path)
+            path = paths.take(f"{parent.path}/{layer.name}" if parent else layer.name)
             entry = LayerEntry(layer, path, parent, f"L{len(self._entries)}")
             self._entries[id(layer)] = entry
             self._scopes[entry.scope] = entry
@@ -74,36 +67,7 @@ class LayerTable:
                 return entry.path
         return None
 
-    def order(self, layer: Any) -> int:
-        """The position of a layer in the model's order; untracked layers come last."""
-        for position, entry in enumerate(self._entries.values()):
-            if entry.layer is layer:
-                return position
-        return len(self._entries)
-
 
 def is_recurrent(layer: Any) -> bool:
     """Whether a layer runs a cell over time, as `keras.layers.RNN` and its subclasses do."""
     return isinstance(layer, keras.layers.RNN)
-
-
-def refuse_dtypes(table: LayerTable) -> None:
-    """Refuse recurrent layers that compute in another dtype than float32.
-
-    ONNX Runtime's CPU kernels of the recurrent operators take float32 alone: float64 loads
-    and fails at the first run, float16 and bfloat16 do not load.
-
-    Raises:
-        UnsupportedLayerError: There is such a layer.
-    """
-    for entry in table:
-        if is_recurrent(entry.layer) and entry.layer.compute_dtype != "float32":
-            raise UnsupportedLayerError(
-                f"layer {entry.path!r} computes in {entry.layer.compute_dtype}, and ONNX "
-                "Runtime's recurrent operators compute in float32",
-                expected="float32",
-                received=f"dtype policy {entry.layer.dtype_policy.name!r}",
-                remedy="build the same model under "
-                "keras.config.set_dtype_policy('float32') and give it the weights: "
-                "new.set_weights(old.get_weights())",
-            )

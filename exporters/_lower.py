@@ -13,15 +13,16 @@ import onnx
 import tensorflow as tf
 from tf2onnx import optimizer, tf_loader, tfonnx
 
-from rnnonnx.errors import UnsupportedLayerError
+from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._builder import GraphBuilder
-from ._compat import numpy_object_alias, private, quiet_tf2onnx
+from ._compat import node_of_failure, numpy_object_alias, private, quiet_tf2onnx
 from ._conversions import convert_erfc, convert_reverse
 from ._scan import as_body
+from ._wording import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ._capture import Trace
     from ._layers import LayerTable
@@ -47,6 +48,7 @@ def lower(trace: Trace, table: LayerTable, *, opset: int) -> onnx.ModelProto:
 
     Raises:
         UnsupportedLayerError: tf2onnx cannot convert an operation.
+        ExportError: A lowering failed.
     """
     constants: dict[tuple[Any, ...], str] = {}
     bodies: dict[str, onnx.GraphProto] = {}
@@ -99,9 +101,9 @@ def _convert(
                     continue_on_error=False,
                     opset=opset,
                     custom_op_handlers={
-                        "PyFunc": (replace_marker, []),
-                        "Erfc": (convert_erfc, []),
-                        "ReverseV2": (convert_reverse, []),
+                        "PyFunc": _ours(replace_marker),
+                        "Erfc": _ours(convert_erfc),
+                        "ReverseV2": _ours(convert_reverse),
                     },
                     input_names=inputs,
                     output_names=outputs,
@@ -111,13 +113,48 @@ def _convert(
                 model: onnx.ModelProto = optimized.make_model("rnnonnx")
         except UnsupportedLayerError:
             raise
+        except _OwnError as error:
+            cause = error.__cause__
+            raise ExportError(
+                f"{_where(table, error.node)}: its lowering failed: {error}",
+                received=type(cause).__name__,
+                remedy="this is a mistake of rnnonnx, not of the model: please report it with "
+                "the model",
+            ) from cause
         except Exception as error:
+            node = node_of_failure(error)
             raise UnsupportedLayerError(
-                f"tf2onnx could not convert the model: {error}",
+                f"{_where(table, node) if node else 'the model'}: tf2onnx could not convert "
+                f"{node.rpartition('/')[2] or 'it'!r}: {one_line(error)}",
                 received=type(error).__name__,
                 remedy=_REMEDY,
             ) from error
     return model
+
+
+class _OwnError(Exception):
+    """What was raised by our own part of a conversion, and the node that it was converting."""
+
+    def __init__(self, node: str, error: Exception) -> None:
+        super().__init__(one_line(error))
+        self.node = node
+
+
+def _ours(handler: Callable[..., None]) -> tuple[Callable[..., None], list[Any]]:
+    """A handler for tf2onnx; its errors are told from those of tf2onnx."""
+
+    def run(graph: Any, node: Any, name: str, args: Any) -> None:
+        try:
+            handler(graph, node, name, args)
+        except Exception as error:
+            raise _OwnError(name, error) from error
+
+    return run, []
+
+
+def _where(table: LayerTable, node: str) -> str:
+    path = table.path_of_operation(node)
+    return f"layer {path!r}" if path else "the model's own call (outside of any layer)"
 
 
 def _optimizers() -> dict[str, Any]:
@@ -141,9 +178,8 @@ def _refuse_unconverted(graph: Any, table: LayerTable) -> None:
         else:
             known = onnx.defs.has(node.type)
         if not known:
-            path = table.path_of_operation(node.name)
-            where = f"layer {path!r}" if path else "the model's own call (outside of any layer)"
             raise UnsupportedLayerError(
-                f"{where}: tf2onnx cannot convert the TensorFlow operation {node.type!r}",
+                f"{_where(table, node.name)}: tf2onnx cannot convert the TensorFlow operation "
+                f"{node.type!r}",
                 remedy=_REMEDY,
             )

@@ -65,8 +65,10 @@ class Registry:
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             known = self._lowerings.setdefault(key, [])
-            if any(lowering.since_opset == since_opset for lowering in known):
-                raise ValueError(f"{key} already has a lowering since opset {since_opset}")
+            if any((other.seam, other.since_opset) == (seam, since_opset) for other in known):
+                raise ValueError(
+                    f"{key} already has a lowering of its {seam} since opset {since_opset}"
+                )
             known.append(Lowering(key, seam, since_opset, function))
             return function
 

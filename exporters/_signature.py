@@ -14,6 +14,7 @@ from rnnonnx.errors import ArgumentError, ExportError, InputError, UnbuiltModelE
 from rnnonnx.manifest import DTYPES
 
 from ._compat import private
+from ._unique import UniqueNames
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -278,13 +279,5 @@ def output_names(model: Any, outputs: Any) -> tuple[str, ...]:
 
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names, with `_1`, `_2`, ... appended to those that came before."""
-    used: set[str] = set()
-    result = []
-    for base in names:
-        name, count = base, 1
-        while name in used or (count > 1 and name in names):
-            name = f"{base}_{count}"
-            count += 1
-        used.add(name)
-        result.append(name)
-    return tuple(result)
+    unique = UniqueNames(wanted=names)
+    return tuple(unique.take(name) for name in names)

@@ -7,7 +7,7 @@ steps that a causal convolution looks back on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ import numpy as np
 from rnnonnx.errors import StatesArgumentError, UnsupportedLayerError
 from rnnonnx.manifest import BATCH, StateTensor
 
-from ._compat import own_variables, private
+from ._compat import private
+from ._layer_variables import own_variables, reset_value
 from ._layers import LayerEntry, LayerTable, is_recurrent
 
 StatesArgument = Literal["stateful", "all", "none"] | Mapping[str, str]
@@ -89,6 +90,7 @@ def plan_states(
     table: LayerTable,
     updated: list[Any],
     calls: list[StatefulCall],
+    by_row: Sequence[Any] = (),
 ) -> tuple[LiftedState, ...]:
     """Decide what is lifted.
 
@@ -97,6 +99,7 @@ def plan_states(
         table: The model's layers.
         updated: Variables that an inference call assigns, in the order of assignment.
         calls: Every call of a layer that goes from step to step.
+        by_row: The variables of layers that are no RNN of which each row has its own.
 
     Returns:
         The states, layer by layer in the model's order.
@@ -116,17 +119,16 @@ def plan_states(
             expected='states="stateful" or states="all" for a stateful model',
             remedy='export with states="stateful", or rebuild the layers with stateful=False',
         )
-    found: list[tuple[int, LiftedState]] = []
+    found: list[LiftedState] = []
     for entry in table:
-        order = table.order(entry.layer)
-        found += [(order, lifted) for lifted in _variable_states(entry, variables)]
+        found += _variable_states(entry, variables, by_row)
         if states == "all":
             for call in calls:
                 streams = call.own_state and not call.per_step
                 if call.entry is entry and streams and not _is_stateful(entry.layer):
                     _refuse_backwards(entry)
-                    found += [(order, lifted) for lifted in call_states(call)]
-    known = {id(lifted.variable) for _, lifted in found}
+                    found += call_states(call)
+    known = {id(lifted.variable) for lifted in found}
     # Keras's own global generator belongs to no layer
     untracked = [
         variable
@@ -139,7 +141,7 @@ def plan_states(
             "of the model tracks it",
             remedy="assign the layer or variable that holds it to an attribute of the model",
         )
-    return tuple(lifted for _, lifted in sorted(found, key=lambda pair: pair[0]))
+    return tuple(found)
 
 
 def _is_stateful(layer: Any) -> bool:
@@ -159,23 +161,19 @@ def _seeds(table: LayerTable) -> list[Any]:
     return found
 
 
-def _own_variables(layer: Any) -> list[Any]:
-    if is_recurrent(layer):
-        return list(keras.tree.flatten(layer.states or []))
-    return own_variables(layer, trainable=False)
-
-
 def _owner_path(table: LayerTable, variable: Any) -> str:
     for entry in table:
-        if any(own is variable for own in _own_variables(entry.layer)):
+        if any(own is variable for own in own_variables(entry.layer)):
             return entry.path
     return str(variable.path)
 
 
-def _variable_states(entry: LayerEntry, updated: list[Any]) -> list[LiftedState]:
+def _variable_states(
+    entry: LayerEntry, updated: Sequence[Any], by_row: Sequence[Any]
+) -> list[LiftedState]:
     """The states of one layer that live in variables."""
     layer = entry.layer
-    own = [v for v in _own_variables(layer) if any(v is other for other in updated)]
+    own = [v for v in own_variables(layer) if any(v is other for other in updated)]
     if not own:
         return []
     if is_recurrent(layer):
@@ -190,59 +188,28 @@ def _variable_states(entry: LayerEntry, updated: list[Any]) -> list[LiftedState]
             # what Keras's reset_state() assigns is zeros, whatever the first state was
             for part, variable in zip(parts, keras.tree.flatten(layer.states), strict=True)
         ]
-    return [_layer_variable(entry, variable) for variable in own]
+    return [
+        _layer_variable(entry, variable, rows=any(variable is other for other in by_row))
+        for variable in own
+    ]
 
 
-def _layer_variable(entry: LayerEntry, variable: Any) -> LiftedState:
+def _layer_variable(entry: LayerEntry, variable: Any, *, rows: bool) -> LiftedState:
     """A variable of a layer that is no RNN: state if inference updates it.
 
-    Its first dimension is taken as the batch if all its rows are alike and the model was
-    built for that many rows; otherwise the state is shared by all rows.
+    Args:
+        entry: The layer.
+        variable: Its variable.
+        rows: Whether each row of the batch has its own; otherwise the rows share it.
     """
-    value = _reset_value(entry.layer, variable)
-    batched = value.ndim > 0 and value.shape[0] == _built_batch(entry)
-    if batched and not np.array_equal(value, np.broadcast_to(value[:1], value.shape)):
-        raise UnsupportedLayerError(
-            f"layer {entry.path!r}: the rows of its state {variable.name!r} differ, so its value "
-            "before the first step is not known",
-            remedy="give the layer a reset_state() method, or reset it before the export",
-        )
-    row = value[0] if batched else value
+    value = reset_value(entry, variable, rows=rows)
     return LiftedState(
         name=f"{entry.path}.{variable.name}",
-        shape=(BATCH, *value.shape[1:]) if batched else value.shape,
+        shape=(BATCH, *value.shape[1:]) if rows else value.shape,
         dtype=str(variable.dtype),
-        init=_init(row),
+        init=_init(value[0] if rows else value),
         variable=variable,
     )
-
-
-def _reset_value(layer: Any, variable: Any) -> Any:
-    """The variable's value after `reset_state()`, if the layer has one; else as it is."""
-    reset = getattr(layer, "reset_state", None) or getattr(layer, "reset_states", None)
-    if reset is None:
-        return np.asarray(variable)
-    kept = [(own, np.asarray(own)) for own in layer.variables]
-    try:
-        reset()
-        return np.asarray(variable)
-    except Exception as error:
-        raise UnsupportedLayerError(
-            f"layer {layer.name!r}: its {reset.__name__}() fails, so the value of its state "
-            f"{variable.name!r} before the first step is not known: {error}",
-        ) from error
-    finally:
-        for own, old in kept:
-            own.assign(old)
-
-
-def _built_batch(entry: LayerEntry) -> int | None:
-    """The batch size that the layer was built with, where Keras recorded one."""
-    config = entry.layer.get_build_config() or {}
-    shape = config.get("input_shape")
-    if isinstance(shape, (list, tuple)) and shape and isinstance(shape[0], int):
-        return shape[0]
-    return None
 
 
 def call_states(call: StatefulCall) -> list[LiftedState]:

@@ -40,6 +40,10 @@ _ORT_ERRORS = (
 )
 
 
+# How ONNX Runtime begins to say that a convolution failed.
+_CONVOLUTION = "running Conv node"
+
+
 def _cannot_run(error: Exception) -> UnsupportedLayerError:
     return UnsupportedLayerError(
         f"ONNX Runtime cannot run the exported model: {error}",
@@ -171,10 +175,14 @@ def both_run(
     batch: int,
     lengths: dict[str, int],
 ) -> bool:
-    """Whether both sides take these lengths.
+    """Whether both sides take these lengths; what Keras takes, the file must take.
 
-    A pooling layer may need more than one step. Of a convolution that is wider than its input
-    TensorFlow gives values all the same, and ONNX Runtime refuses it; that is told.
+    A pooling layer may need more than one step. Of a convolution that is wider than what
+    reaches it TensorFlow gives values all the same, and ONNX Runtime refuses it: the one
+    exception, which is noted.
+
+    Raises:
+        UnsupportedLayerError: Keras takes them, and the file does not.
     """
     inputs, states = subject.draw(batch, lengths), subject.initial(batch)
     try:
@@ -183,11 +191,21 @@ def both_run(
         return False
     if lengths == subject.dims.lengths:
         return True  # what the model was made for must run; a failure shows as what it is
+    told = ", ".join(f"{name} {size}" for name, size in lengths.items())
     try:
         candidate(inputs, states)
-    except RnnonnxError:
-        note = f"left out: ONNX Runtime refuses the lengths {sorted(set(lengths.values()))}"
-        if note not in recorder.checks:
-            recorder.checks.append(note)
+    except RnnonnxError as error:
+        base = subject.dims.lengths
+        shorter = any(size < base.get(name, size) for name, size in lengths.items())
+        if not shorter or _CONVOLUTION not in str(error):
+            raise UnsupportedLayerError(
+                f"the file does not run at a length that Keras takes ({told}): {error.message}",
+                expected="every length that Keras takes",
+                remedy="replace the layer that the message names, or write a lowering for it",
+            ) from error
+        recorder.notes.append(
+            f"too short for a convolution: at the length {told} Keras gives values, and ONNX "
+            "Runtime an error"
+        )
         return False
     return True

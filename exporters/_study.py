@@ -6,9 +6,8 @@ with that state lifted, is the reference, and is run at several sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -16,15 +15,19 @@ from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
 
 from ._capture import Discovery, capture, discover
-from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
+from ._dims import Dims, name_dims, time_candidates, trace_shapes
+from ._layer_variables import doubtful_variables
 from ._layers import LayerTable, is_recurrent
 from ._notes import beginning_notes, length_notes, state_notes
+from ._prober import Prober
 from ._reference import Array, Reference, Sampler
+from ._rows import settle_rows
 from ._states import LiftedState, StatesArgument, call_states, plan_states
+from ._ties import find_ties
 from ._wide import suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from ._signature import Signature
 
@@ -66,23 +69,64 @@ class Study:
     notes: tuple[str, ...]
 
 
-def study(
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a first trace finds, whatever is lifted.
+
+    Attributes:
+        table: The model's layers.
+        signature: Its inputs.
+        shapes: As for `Study`.
+        batch: The pinned batch size, or None.
+        traced_batch: As for `Study`.
+        opset: The ONNX opset of the export.
+        discovery: What the trace found.
+    """
+
+    table: LayerTable
+    signature: Signature
+    shapes: Shapes
+    batch: int | None
+    traced_batch: int | None
+    opset: int
+    discovery: Discovery
+
+    def lift(self, states: StatesArgument, by_row: Sequence[Any] = ()) -> tuple[LiftedState, ...]:
+        """What `states=` lifts; as for `plan_states`."""
+        found = self.discovery
+        return plan_states(states, self.table, found.updated, found.calls, by_row)
+
+
+def survey(
     table: LayerTable,
     signature: Signature,
     *,
-    states: StatesArgument,
     batch: int | None,
     opset: int,
-    data: Mapping[str, Array] | None,
-) -> Study:
-    """Find the states and dimensions of a model.
+    own_states: Collection[str] = (),
+) -> Survey:
+    """Trace a model once.
 
     Args:
         table: The model's layers.
         signature: Its inputs.
-        states: The argument of `export`.
         batch: The pinned batch size, or None.
         opset: The ONNX opset of the export.
+        own_states: The names of the inputs that are states.
+
+    Raises:
+        UnsupportedLayerError: Keras cannot trace the model.
+    """
+    shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
+    return Survey(table, signature, shapes, batch, traced_batch, opset, discovery)
+
+
+def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array] | None) -> Study:
+    """Find the states and dimensions of a model.
+
+    Args:
+        surveyed: The model and its first trace.
+        states: The argument of `export`.
         data: The caller's sample data, by input name; None for random data.
 
     Raises:
@@ -90,29 +134,42 @@ def study(
         UnsupportedLayerError: Keras cannot run the model at other sizes.
         InputError: `data` does not fit the model.
     """
-    inputs = signature.inputs
-    own_states = set(states) if isinstance(states, Mapping) else set()
-    shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
+    table, signature, discovery = surveyed.table, surveyed.signature, surveyed.discovery
+    inputs, batch, shapes = signature.inputs, surveyed.batch, surveyed.shapes
+    lifted = surveyed.lift(states)
     masked = any(call.masked for call in discovery.calls)
-    lifted = plan_states(states, table, discovery.updated, discovery.calls)
     sampler = Sampler(
         signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
     )
 
     def refer(shapes: Shapes, lifted: tuple[LiftedState, ...]) -> Reference:
         trace = capture(
-            table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
+            table,
+            signature,
+            shapes,
+            lifted,
+            lowering=False,
+            opset=surveyed.opset,
+            batch=surveyed.traced_batch,
         )
         return Reference(trace, lifted)
 
-    def probe(shapes: Shapes) -> Prober:
-        return Prober(refer(shapes, lifted), inputs, sampler, shapes, batch)
+    def probe(shapes: Shapes, lifted: tuple[LiftedState, ...]) -> Prober:
+        return Prober(refer(shapes, lifted), table, inputs, sampler, shapes, batch)
 
-    prober = probe(shapes)
+    doubtful = doubtful_variables(table, discovery.updated)
+    if doubtful:
+        lifted = settle_rows(
+            doubtful,
+            lambda by_row: surveyed.lift(states, by_row),
+            lambda lifted: probe(shapes, lifted),
+        )
+    prober = probe(shapes, lifted)
     base = prober.base()
+    ties = find_ties(prober, base)
     pinned = {
         (index, axis): size
-        for index, axis in prober.groups(base)[1]
+        for index, axis in ties.stuck
         if (size := inputs[index].shape[axis]) is not None
     }
     if pinned:
@@ -120,9 +177,10 @@ def study(
             tuple(pinned.get((index, axis), dim) for axis, dim in enumerate(shape))
             for index, shape in enumerate(shapes)
         ]
-        prober = probe(shapes)
+        prober = probe(shapes, lifted)
         base = prober.base()
-    dims = name_dims(prober, base, inputs, shapes, batch)
+        ties = find_ties(prober, base)
+    dims = name_dims(prober, base, ties, inputs, shapes, batch)
     # A stateful layer says so itself; only the others may be fed from the graph.
     fed = [
         call
@@ -142,7 +200,7 @@ def study(
     return Study(
         signature=signature,
         shapes=shapes,
-        traced_batch=traced_batch,
+        traced_batch=surveyed.traced_batch,
         states=lifted,
         dims=dims,
         reference=prober.reference,

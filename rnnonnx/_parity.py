@@ -50,6 +50,7 @@ class ParityReport:
         lengths: Lengths of the chunks that were run.
         calls: Consecutive calls, with carried state, in all.
         checks: What was compared with what.
+        notes: What was left out, and why.
     """
 
     errors: tuple[TensorError, ...]
@@ -58,6 +59,7 @@ class ParityReport:
     lengths: tuple[int, ...]
     calls: int
     checks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -83,6 +85,7 @@ class Recorder:
     lengths: set[int] = field(default_factory=set)
     calls: int = 0
     checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _worst: dict[tuple[str, str], TensorError] = field(default_factory=dict)
 
     def compare(
@@ -121,6 +124,7 @@ class Recorder:
             lengths=tuple(sorted(self.lengths)),
             calls=self.calls,
             checks=tuple(self.checks),
+            notes=tuple(dict.fromkeys(self.notes)),
         )
 
 

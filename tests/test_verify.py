@@ -52,6 +52,19 @@ def test_a_file_that_agrees(model, file):
     assert {entry["name"] for entry in document["errors"]} == {"y", "kept.h", "kept.c", "rnn.h"}
 
 
+def test_the_model_is_studied_once(model, file, monkeypatch):
+    from rnnonnx.exporters import _compare
+
+    found, study = [], _compare.study
+    monkeypatch.setattr(
+        _compare,
+        "study",
+        lambda *args, **more: found.append(more["states"]) or study(*args, **more),
+    )
+    assert verify(model, file).ok
+    assert found == ["all"]
+
+
 def test_a_planted_error_is_found_and_placed(model, file):
     proto = onnx.load(file)
     (bias,) = [item for item in proto.graph.initializer if item.name == "rnn/B"]

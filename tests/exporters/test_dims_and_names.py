@@ -107,6 +107,33 @@ def test_lengths_that_must_agree_share_a_name(length, exported):
     assert [tensor.time_axis for tensor in file.manifest.inputs] == [1, 1, None]
 
 
+def test_lengths_that_meet_are_one_and_others_are_not(exported):
+    """Two meet by a sum, two by what is made of them, and two the first by their values alone."""
+    a, b, c, d, e, f = inputs = [keras.Input((None, 2), name=name) for name in "abcdef"]
+    context = layers.RepeatVector(1)(layers.GRU(2)(layers.Add()([b, d])))
+    one = layers.GRU(2)(layers.Add()([a, c, context]))
+    other = layers.GRU(2)(layers.Concatenate()([e, f]))
+    file = exported(keras.Model(inputs, layers.Add()([one, other])))
+    assert {name: shape[1] for name, shape in file.inputs.items()} == {
+        **dict.fromkeys("ac", "a_time"),
+        **dict.fromkeys("bd", "b_time"),
+        **dict.fromkeys("ef", "e_time"),
+    }
+    assert len(file.report.parity.lengths) > 3  # and are run at lengths of their own
+
+
+def test_tied_lengths_take_few_runs(exported, monkeypatch):
+    from rnnonnx.exporters._prober import Prober
+
+    runs, run = [], Prober.run
+    monkeypatch.setattr(Prober, "run", lambda *args: runs.append(1) or run(*args))
+    inputs = [keras.Input((None, 1), name=f"x{number}") for number in range(16)]
+    model = keras.Model(inputs, layers.Add()(inputs))
+    file = exported(model, verify=False)
+    assert {shape[1] for shape in file.inputs.values()} == {"time"}
+    assert len(runs) < 5 * len(inputs)
+
+
 def test_an_output_length_that_follows_no_input_has_a_name_of_its_own(exported):
     model = keras.Sequential(
         [

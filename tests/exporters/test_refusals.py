@@ -147,6 +147,55 @@ def test_sample_inputs_that_do_not_fit(samples, message, tmp_path):
         export(model_with(layers.LSTM(4)), tmp_path / "model.onnx", sample_inputs=samples)
 
 
+def test_the_reason_is_tensorflows_own(tmp_path):
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    table = layers.Embedding(4, 2, name="words")
+    model = keras.Model(tokens, layers.GRU(2)(table(tokens + 7)))
+    with pytest.raises(UnsupportedLayerError) as caught:
+        export(model, tmp_path / "model.onnx")
+    assert "layer 'words': indices[" in caught.value.message
+    assert "is not in [0, 4)" in caught.value.message
+    assert "line " not in caught.value.message
+
+
+def test_keras_messages_lose_their_colours(tmp_path):
+    class Failing(layers.Layer):
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor(inputs.shape)
+
+        def call(self, _inputs):
+            raise ValueError("not today")
+
+    with pytest.raises(UnsupportedLayerError, match="not today") as caught:
+        export(model_with(Failing()), tmp_path / "model.onnx")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_what_tf2onnx_cannot_convert_is_named(tmp_path):
+    class Spectrum(layers.Layer):
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor(inputs.shape)
+
+        def call(self, inputs):
+            waves = tf.signal.fft(tf.cast(inputs, tf.complex64))
+            return tf.math.real(tf.signal.ifft(waves))
+
+    with pytest.raises(UnsupportedLayerError, match="'spectrum': tf2onnx could not convert 'FFT'"):
+        export(model_with(Spectrum(name="spectrum")), tmp_path / "model.onnx")
+
+
+def test_a_mistake_in_a_lowering_is_not_blamed_on_the_model(tmp_path, monkeypatch):
+    from rnnonnx.exporters.lowerings import _loop
+
+    def slip(*_):
+        raise AssertionError("a slip of ours")
+
+    monkeypatch.setattr(_loop.RecurrentLoop, "_give", slip)
+    with pytest.raises(ExportError, match="layer 'rnn': its lowering failed: a slip") as caught:
+        export(model_with(layers.GRU(2, name="rnn")), tmp_path / "model.onnx")
+    assert "please report it" in caught.value.remedy
+
+
 @pytest.fixture
 def wrong_gates(monkeypatch):
     """The LSTM's lowering with two gates swapped, as a slip in it would be."""

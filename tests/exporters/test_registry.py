@@ -20,8 +20,16 @@ KEY = qualified_name(Layer)
 def test_duplicates_are_refused():
     registry = Registry()
     registry.register(KEY, seam="layer", since_opset=14)(lambda: None)
-    with pytest.raises(ValueError, match="already has a lowering since opset 14"):
+    with pytest.raises(ValueError, match="already has a lowering of its layer since opset 14"):
         registry.register(KEY, seam="layer", since_opset=14)(lambda: None)
+
+
+def test_a_class_may_have_a_lowering_at_each_seam():
+    registry = Registry()
+    made = {}
+    for seam in ("layer", "cell", "rewrite"):
+        made[seam] = registry.register(KEY, seam=seam, since_opset=14)(lambda: None)
+    assert {seam: registry.find(Layer, seam, 18).function for seam in made} == made
 
 
 def test_the_newest_that_is_not_above_the_opset_wins():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from rnnonnx.errors import StatesArgumentError, UnsupportedLayerError
 
@@ -190,6 +190,47 @@ def test_state_of_a_layer_that_is_no_rnn(exported, close):
         value = x(2, 4, 3)
         (got,), states = file.step({file.manifest.inputs[0].name: value}, states)
         close(got, model(value))
+
+
+class Running(layers.Layer):
+    """Keeps a running mean of the frames: of each row, or of each feature over all rows."""
+
+    def __init__(self, axes, **arguments):
+        super().__init__(**arguments)
+        self.axes = axes
+
+    def build(self, input_shape):
+        kept = [size for axis, size in enumerate(input_shape) if axis not in self.axes]
+        self.mean = self.add_weight(shape=kept, initializer="zeros", trainable=False, name="mean")
+
+    def call(self, inputs):
+        self.mean.assign(0.9 * self.mean + 0.1 * ops.mean(inputs, axis=self.axes))
+        return inputs + (self.mean if 0 in self.axes else self.mean[:, None])
+
+
+@pytest.mark.parametrize(
+    ("built", "axes", "shape"),
+    [
+        (4, (0, 1), (4,)),  # as many features as rows
+        (4, (1,), ("batch", 4)),
+        (1, (1,), ("batch", 4)),  # one row fits any batch
+    ],
+)
+def test_the_size_of_a_variable_does_not_make_it_a_state_of_rows(built, axes, shape, exported):
+    start = keras.Input(batch_shape=(built, None, 4), name="x")
+    file = exported(keras.Model(start, Running(axes, name="run")(start)))
+    (state,) = file.manifest.states
+    assert (state.name, state.shape) == ("run.mean", shape)
+    assert file.inputs["x"] == ["batch", "time", 4]
+
+
+def test_rows_that_cannot_be_told_are_refused_by_name(exported):
+    start = keras.Input(batch_shape=(4, None, 4))
+    folded = ops.reshape(start, (4, -1, 4))
+    model = keras.Model(start, Running((0, 1), name="run")(folded))
+    with pytest.raises(UnsupportedLayerError, match=r"'run'.*'mean'.*cannot be told") as caught:
+        exported(model, batch=4)
+    assert "batch_shape=" in caught.value.remedy
 
 
 def test_rows_that_differ_have_no_known_beginning(exported):

@@ -228,12 +228,53 @@ def test_a_table_of_positions_is_no_input(exported):
     assert exported(stack(Positions(), layers.GRU(2))).report.parity.ok
 
 
+def test_tokens_that_are_joined_are_all_of_the_table(exported):
+    a, b = (keras.Input((None,), dtype="int32", name=name) for name in "ab")
+    words = layers.Concatenate()([a, ops.flip(b, axis=1)])
+    file = exported(keras.Model([a, b], layers.GRU(2)(layers.Embedding(3, 2)(words))))
+    assert file.report.parity.ok
+    # what is computed from them is not: a sum may be beyond the table, a remainder is not
+    changed = keras.Model(a, layers.GRU(2)(layers.Embedding(3, 2)(a % 3)))
+    assert exported(changed).report.parity.ok
+
+
 def test_lengths_tied_in_a_way_of_their_own(exported):
     a, b = keras.Input((None, 3), name="a"), keras.Input((None, 3), name="b")
     halved = layers.AveragePooling1D(2)(b)
     model = keras.Model([a, b], layers.GRU(2)(layers.Add()([a, halved])))
     file = exported(model, sample_inputs={"a": x(2, 5, 3), "b": x(2, 10, 3)})
     assert file.inputs == {"a": ["batch", "a_time", 3], "b": ["batch", "b_time", 3]}
+
+
+class OtherLengths:
+    """A file that runs at one length alone, as one with a length baked in."""
+
+    def __init__(self, model, manifest):
+        from rnnonnx.exporters._steps import OnnxStep
+
+        self._step = OnnxStep(model, manifest)
+
+    def __call__(self, inputs, states):
+        if inputs["x"].shape[1] != 7:
+            raise UnsupportedLayerError("a Reshape cannot take it")
+        return self._step(inputs, states)
+
+
+def test_a_file_that_fails_at_other_lengths_is_not_written(tmp_path, monkeypatch):
+    from rnnonnx.exporters import _export
+
+    monkeypatch.setattr(_export, "OnnxStep", OtherLengths)
+    with pytest.raises(UnsupportedLayerError, match=r"time 3\): a Reshape cannot take it"):
+        export(stack(layers.GRU(2)), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_short_for_a_convolution_is_told(exported):
+    """TensorFlow gives values of a dilated convolution that is wider than its input."""
+    file = exported(stack(layers.DepthwiseConv1D(9, dilation_rate=2), layers.GRU(2)))
+    (note,) = file.report.notes
+    assert "too short for a convolution: at the length time 16" in note
+    assert file.report.parity.notes == (note,)
 
 
 def test_a_declared_state_of_two_axes_is_no_sequence(exported):
@@ -394,8 +435,9 @@ def test_a_reset_that_fails_loses_no_state(exported):
     model = keras.Sequential([keras.Input(batch_shape=(2, None, 3)), layer])
     model(x(2, 4, 3))
     before = np.asarray(layer.sum)
-    with pytest.raises(UnsupportedLayerError, match="no reset today"):
+    with pytest.raises(UnsupportedLayerError, match=r"'sums'.*no reset today") as caught:
         exported(model)
+    assert "remove it" in caught.value.remedy
     np.testing.assert_array_equal(before, np.asarray(layer.sum))
 
 

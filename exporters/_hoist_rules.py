@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ._constants import integers
+
 
 @dataclass(slots=True)
 class Writer:
@@ -135,7 +137,7 @@ def _transpose(writer: Writer, source: Sources) -> list[ir.Value]:
 
 def _squeeze(writer: Writer, source: Sources) -> list[ir.Value]:
     """Squeeze and Unsqueeze."""
-    axes = _constant(source.fixed[0]) if source.fixed else None
+    axes = integers(source.fixed[0]) if source.fixed else None
     if axes is None:
         return []
     moved = writer.const([behind(axis) for axis in axes])
@@ -143,7 +145,7 @@ def _squeeze(writer: Writer, source: Sources) -> list[ir.Value]:
 
 
 def _slice(writer: Writer, source: Sources) -> list[ir.Value]:
-    axes = _constant(source.fixed[2]) if len(source.fixed) > 2 else None
+    axes = integers(source.fixed[2]) if len(source.fixed) > 2 else None
     if axes is None:
         return []
     starts, ends, _, *steps = source.fixed
@@ -153,7 +155,7 @@ def _slice(writer: Writer, source: Sources) -> list[ir.Value]:
 
 def _reshape(writer: Writer, source: Sources) -> list[ir.Value]:
     """A 0 in the shape keeps the length at its own place, so one in front keeps the time."""
-    shape = _constant(source.fixed[0])
+    shape = integers(source.fixed[0])
     if shape is None or "allowzero" in source.node.attributes:
         return []
     return writer.add("Reshape", [source.first, writer.const([0, *shape])])
@@ -201,8 +203,3 @@ def _sizes(value: ir.Value) -> list[int] | None:
     sizes: list[Any] = list(value.shape)[1:] if value.shape is not None else [None]
     known = [size for size in sizes if isinstance(size, int)]
     return known if len(known) == len(sizes) else None
-
-
-def _constant(value: ir.Value | None) -> list[int] | None:
-    stored = value.const_value if value is not None else None
-    return None if stored is None else [int(item) for item in stored.numpy().ravel()]
