@@ -79,6 +79,10 @@ def test_ids_are_taken_once_and_free_again(ledger):
                 call()
         assert pool.stats().opened == 2
         assert pool.stats().closed == 1
+        with pool.open("b") as other:
+            assert repr(other) == "<Stream 'b': open>"
+        assert other.closed
+        assert repr(other) == "<Stream 'b': has been closed>"
 
 
 @pytest.mark.parametrize("bad", [3, None, b"a"])
