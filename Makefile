@@ -17,6 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BASE := $(VENV)/.installed-base
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
+PEERS := $(VENV)/.installed-peers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,8 +45,10 @@ format: $(DEV) ## Rewrite the files in the project's format
 hooks: $(DEV) ## Run the lint commands before every commit from now on
 	$(BIN)/pre-commit install
 
-bench: $(DEV) ## Run the side-by-side measurements and print their tables
+bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/node_counts.py
+	$(BIN)/python benchmarks/one_step.py --write
+	$(BIN)/python benchmarks/footprint.py --write
 	$(BIN)/python benchmarks/sigkill.py
 
 docs: $(DEV) ## Write the generated pages of docs/ again
@@ -82,3 +85,9 @@ $(DEV): $(BASE) pyproject.toml tests/requirements-nodeps.txt
 	$(PIP) install --quiet --editable ".[all]" --group dev
 	$(PIP) install --quiet --no-deps --requirement tests/requirements-nodeps.txt
 	@touch $@ $(DEMO)
+
+# NOTE: the plain torch of some platforms brings CUDA, gigabytes; the pinned one here does not.
+$(PEERS): $(DEV)
+	@echo "installing what the measurements compare with into $(VENV)"
+	$(PIP) install --quiet --group peers
+	@touch $@

@@ -19,6 +19,7 @@ from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._layers import LayerTable, is_recurrent
 from ._registry import load_lowerings
+from ._seams import patched
 from ._signature import Signature, output_names
 from ._tracer import Marker, Tracer
 from ._wording import one_line
@@ -41,6 +42,8 @@ class Trace:
         declined: Why a layer was left to tf2onnx, by its path.
         lookups: By the position of an input that an Embedding looks up, the size of the
             smallest table that it reaches.
+        wide: Layers that look beyond a step of the sequence and have no state for it, by path,
+            and what they do.
     """
 
     function: Any
@@ -48,6 +51,7 @@ class Trace:
     markers: dict[str, Marker]
     declined: dict[str, str]
     lookups: dict[int, int]
+    wide: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def discover(
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
     tracer = Tracer(table, load_lowerings(), opset, lowering=False)
-    scope = _RecordingScope()
+    scope = tracer.scope = _RecordingScope()
 
     def step(*tensors: Any) -> Any:
         tracer.graph = tf.compat.v1.get_default_graph()
@@ -170,6 +174,7 @@ def capture(
         tracer.graph = tf.compat.v1.get_default_graph()
         tracer.lifted.update(_pack_calls(states, values))
         with keras.StatelessScope() as scope:
+            tracer.scope = scope
             for state, value in zip(states, values, strict=True):
                 if state.variable is not None:
                     # NOTE: the scope's constructor insists on the variable's static batch
@@ -196,7 +201,9 @@ def capture(
         return flat
 
     function = _trace(tracer, step, specs)
-    return Trace(function, tuple(names), tracer.markers, tracer.declined, tracer.lookups)
+    return Trace(
+        function, tuple(names), tracer.markers, tracer.declined, tracer.lookups, tracer.wide
+    )
 
 
 def _pack_calls(states: Sequence[LiftedState], values: Sequence[Any]) -> dict[tuple[int, int], Any]:
@@ -220,7 +227,7 @@ def _input_specs(signature: Signature, shapes: Sequence[Sequence[int | None]]) -
 
 def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
     # A GPU build of TensorFlow would trace cuDNN's operations, which tf2onnx does not know.
-    with tf.device("/cpu:0"), tracer.patched():
+    with tf.device("/cpu:0"), patched(tracer):
         try:
             return tf.function(step, autograph=False).get_concrete_function(*specs)
         except ExportError:

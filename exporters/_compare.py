@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rnnonnx.errors import ManifestError
 
 from ._check import check_parity
+from ._compat import one_at_a_time
 from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load
 from ._reference import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import make_subject
+from ._streaming import require_streams
 from ._study import Study, study
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ._states import StatesArgument
 
 
+@one_at_a_time
 def compare(
     model: Any,
     manifest: Manifest,
@@ -55,7 +58,7 @@ def compare(
 
     Raises:
         ManifestError: The manifest's inputs, outputs or states are not this model's.
-        ExportError: The Keras model cannot be run at other sizes.
+        ExportError: The Keras model cannot be run at other sizes, or streamed as the file is.
     """
     if isinstance(model, str | os.PathLike):
         model = load(
@@ -92,6 +95,7 @@ def compare(
         list(found.reference.trace.outputs),
         {files.get(name, name): name for name in _all(manifest, "outputs", found)},
     )
+    require_streams(found, table, tolerance)
     subject = make_subject(table, found, manifest, inputs, outputs)
     return check_parity(subject, candidate, tolerance, calls=calls)
 

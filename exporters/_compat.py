@@ -1,15 +1,104 @@
-"""Patches of other people's packages, each with its reason and when it can go."""
+"""Patches of other packages, each with its reason and when it can go, and what is private to them.
+
+One export runs at a time, since patches are seen by the whole process.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from typing import TYPE_CHECKING
+import threading
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from rnnonnx.errors import ExportError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# NOTE: reentrant, so that a function that is told of the progress may export something itself.
+_LOCK = threading.RLock()
+
+
+def one_at_a_time(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Have calls from other threads wait until this one is through."""
+
+    @functools.wraps(function)
+    def alone(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _LOCK:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+def private(owner: Any, name: str) -> Any:
+    """An attribute that is no part of its package's promises.
+
+    Raises:
+        ExportError: The version of the package that is installed does not have it.
+    """
+    found = getattr(owner, name, private)
+    if found is private:
+        raise _missing(owner, name)
+    return found
+
+
+def layers_of(holder: Any, *, recursive: bool = True) -> Iterator[Any]:
+    """The layers that a layer or model holds.
+
+    NOTE: Keras's only walk that also sees the layers held in lists and attributes of
+    subclassed layers, in the order in which they were assigned.
+    """
+    walk = private(holder, "_flatten_layers")
+    yield from walk(include_self=False, recursive=recursive)
+
+
+def own_variables(layer: Any, *, trainable: bool = True) -> list[Any]:
+    """The variables of a layer without those of the layers that it holds."""
+    found = list(private(layer, "_trainable_variables")) if trainable else []
+    return found + list(private(layer, "_non_trainable_variables"))
+
+
+@contextlib.contextmanager
+def replaced(layer: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an instance attribute past Keras's tracking, and put back what was there.
+
+    Raises:
+        ExportError: There is no such attribute, so that setting it would change nothing.
+    """
+    private(layer, name)
+    absent = object()
+    old = vars(layer).get(name, absent)
+    object.__setattr__(layer, name, value)
+    try:
+        yield
+    finally:
+        if old is absent:
+            object.__delattr__(layer, name)
+        else:
+            object.__setattr__(layer, name, old)
+
+
+def _missing(owner: Any, name: str) -> ExportError:
+    kind = owner if isinstance(owner, type) or hasattr(owner, "__path__") else type(owner)
+    home = getattr(kind, "__module__", None) or kind.__name__
+    package = home.partition(".")[0]
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        package, version = "keras", metadata.version("keras")  # a layer of the user's own
+    return ExportError(
+        f"{package} {version} has no {name!r} in {kind.__name__}, which the exporter stands on",
+        expected="keras 3.13 to 3.15 and tf2onnx 1.17",
+        received=f"{package} {version}",
+        remedy=f"install one of these versions of {package}, or a newer rnnonnx",
+    )
 
 
 @contextlib.contextmanager

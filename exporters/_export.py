@@ -14,6 +14,7 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
+from ._compat import one_at_a_time
 from ._finish import finish
 from ._layers import LayerTable, refuse_dtypes
 from ._load import load
@@ -23,6 +24,7 @@ from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
 from ._signature import choose_dtypes, read_signature
 from ._steps import OnnxStep, make_subject
+from ._streaming import require_streams
 from ._study import study
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 OPSETS = range(14, 19)
 
 
+@one_at_a_time
 def export(
     model: Any,
     path: str | os.PathLike[str],
@@ -50,6 +53,10 @@ def export(
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a Keras model to an ONNX file with explicit state.
+
+    The model must be idle until the call is back: its layers are patched while it is traced, and
+    its variables are used, and put back, while it is compared. Exports in several threads run
+    one after the other.
 
     Args:
         model: A built `keras.Model`, or the path of a file of Keras 2 or 3: `.keras`,
@@ -111,6 +118,7 @@ def export(
     table = LayerTable(model)
     refuse_dtypes(table)
     found = study(table, signature, states=states, batch=batch, opset=opset, data=data)
+    require_streams(found, table, tolerance)
     trace = capture(
         table,
         signature,

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
+from ._compat import own_variables
 from ._directions import MergeDirectionsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
@@ -260,7 +261,7 @@ def _keras_weights(table: LayerTable) -> list[tuple[str, str, np.ndarray[Any, An
     """Layer path, name and value of every weight, innermost layers first."""
     found = []
     for entry in table:
-        own = [*entry.layer._trainable_variables, *entry.layer._non_trainable_variables]  # noqa: SLF001
+        own = own_variables(entry.layer)
         found += [(entry.path, str(variable.name), np.asarray(variable)) for variable in own]
     return sorted(found, key=lambda item: -item[0].count("/"))
 

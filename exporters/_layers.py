@@ -14,6 +14,8 @@ import keras
 
 from rnnonnx.errors import UnsupportedLayerError
 
+from ._compat import layers_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -46,9 +48,7 @@ class LayerTable:
         self._add_children(model, None, paths)
 
     def _add_children(self, holder: Any, parent: LayerEntry | None, paths: set[str]) -> None:
-        # NOTE: private to Keras, and its only walk that also sees the layers held in lists
-        # and attributes of subclassed layers, in the order in which they were assigned.
-        for layer in holder._flatten_layers(include_self=False, recursive=False):  # noqa: SLF001
+        for layer in layers_of(holder, recursive=False):
             if id(layer) in self._entries:
                 continue
             base = path = f"{parent.path}/{layer.name}" if parent else layer.name

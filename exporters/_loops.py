@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from ._registry import NotLowerableError, qualified_name
+from ._registry import NotLowerableError
 from ._scan import mark_scan
 from .lowerings._loop import RecurrentLoop
 
@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from .lowerings._recurrent import RecurrentOp
 
 # The layers whose `inner_loop` is Keras's own, so that their cell says all there is to say.
-_KERAS_LOOPS = frozenset(
-    f"keras.src.layers.rnn.{name}"
-    for name in ("rnn.RNN", "lstm.LSTM", "gru.GRU", "simple_rnn.SimpleRNN")
-)
-_STACK = "keras.src.layers.rnn.stacked_rnn_cells.StackedRNNCells"
+# NOTE: these classes exactly, as everywhere: a subclass may compute something else.
+_KERAS_LOOPS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 
 
 def lower_cells(tracer: Tracer, entry: LayerEntry) -> tuple[RecurrentOp, ...]:
     """The operators of a layer's cell or stacked cells; none if Keras's loop stays."""
     layer = entry.layer
-    if not tracer.lowering or qualified_name(type(layer)) not in _KERAS_LOOPS:
+    if not tracer.lowering or type(layer) not in _KERAS_LOOPS:
         return ()
-    stacked = qualified_name(type(layer.cell)) == _STACK
+    stacked = _is_stack(layer.cell)
     ops: list[RecurrentOp] = []
     for cell in layer.cell.cells if stacked else [layer.cell]:
         lowering = tracer.registry.find(type(cell), "cell", tracer.opset)
@@ -44,6 +41,10 @@ def lower_cells(tracer: Tracer, entry: LayerEntry) -> tuple[RecurrentOp, ...]:
             tracer.declined[entry.path] = str(reason)
             return ()
     return tuple(ops)
+
+
+def _is_stack(cell: Any) -> bool:
+    return type(cell) is keras.layers.StackedRNNCells
 
 
 def run_loop(
@@ -89,8 +90,7 @@ def run_loop(
         result = inner_loop(sequences, initial_state, mask, training=training)
     masked = any(m is not None for m in keras.tree.flatten(mask))
     if _continues(tracer, frame, masked=masked):
-        stacked = qualified_name(type(entry.layer.cell)) == _STACK
-        own = initial_state[-1] if stacked else initial_state
+        own = initial_state[-1] if _is_stack(entry.layer.cell) else initial_state
         result = _continue(result, keras.tree.flatten(own)[0], mask)
     return result
 
@@ -103,7 +103,7 @@ def _continues(tracer: Tracer, frame: Frame, *, masked: bool) -> bool:
     """
     layer = frame.entry.layer
     cell = layer.cell
-    cells = cell.cells if qualified_name(type(cell)) == _STACK else [cell]
+    cells = cell.cells if _is_stack(cell) else [cell]
     known = all(tracer.registry.find(type(part), "cell", tracer.opset) for part in cells)
     return masked and frame.lifted and known and not layer.zero_output_for_mask
 

@@ -16,7 +16,7 @@ from tf2onnx import optimizer, tf_loader, tfonnx
 from rnnonnx.errors import UnsupportedLayerError
 
 from ._builder import GraphBuilder
-from ._compat import numpy_object_alias, quiet_tf2onnx
+from ._compat import numpy_object_alias, private, quiet_tf2onnx
 from ._conversions import convert_erfc, convert_reverse
 from ._scan import as_body
 
@@ -126,7 +126,7 @@ def _optimizers() -> dict[str, Any]:
     Two layers with equal weights (fresh biases, say) are two layers, and `inspect` counts
     the parameters of both.
     """
-    known = optimizer._get_optimizers()  # noqa: SLF001 - there is no public list
+    known = private(optimizer, "_get_optimizers")()  # there is no public list
     return {name: make for name, make in known.items() if name != "merge_duplication"}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
+from ._compat import private
 from ._registry import NotLowerableError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def trace_step(
     states = keras.tree.flatten(initial_state)
     structure = tuple(initial_state)
     arguments = {}
-    if isinstance(layer.cell, keras.Layer) and layer.cell._call_has_training_arg:  # noqa: SLF001
+    if isinstance(layer.cell, keras.Layer) and private(layer.cell, "_call_has_training_arg"):
         arguments["training"] = training
     # [batch, time, ...] -> [batch, ...]
     shapes = [[value.shape[0], *value.shape[2:]] for value in slices]

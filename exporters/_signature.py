@@ -13,6 +13,8 @@ import numpy as np
 from rnnonnx.errors import ArgumentError, ExportError, InputError, UnbuiltModelError
 from rnnonnx.manifest import DTYPES
 
+from ._compat import private
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -196,11 +198,11 @@ def _input_dtype(sample: Array) -> str:
 
 
 def _functional_signature(model: Any) -> Signature:
-    # private to Keras: `inputs` alone does not say how the call nests them
-    structure = model._inputs_struct  # noqa: SLF001
+    # `inputs` alone does not say how the call nests them
+    structure = private(model, "_inputs_struct")
     inputs = []
     for tensor in keras.tree.flatten(structure):
-        name = tensor._keras_history.operation.name  # noqa: SLF001
+        name = private(tensor, "_keras_history").operation.name
         if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False):
             raise ExportError(
                 f"input {name!r} is sparse or ragged, which ONNX has no type for",

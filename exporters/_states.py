@@ -17,6 +17,7 @@ import numpy as np
 from rnnonnx.errors import StatesArgumentError, UnsupportedLayerError
 from rnnonnx.manifest import BATCH, StateTensor
 
+from ._compat import own_variables, private
 from ._layers import LayerEntry, LayerTable, is_recurrent
 
 StatesArgument = Literal["stateful", "all", "none"] | Mapping[str, str]
@@ -34,6 +35,8 @@ class StatefulCall:
         own_state: Whether the call starts from the layer's own initial state, not from a
             tensor of the graph.
         masked: Whether a mask reached the layer.
+        per_step: Whether it runs within one step of the sequence, under a TimeDistributed:
+            nothing goes from it to the next step.
     """
 
     entry: LayerEntry
@@ -41,6 +44,7 @@ class StatefulCall:
     structure: Any
     own_state: bool = True
     masked: bool = False
+    per_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,10 @@ def plan_states(
         found += [(order, lifted) for lifted in _variable_states(entry, variables)]
         if states == "all":
             for call in calls:
-                if call.entry is entry and call.own_state and not _is_stateful(entry.layer):
+                streams = call.own_state and not call.per_step
+                if call.entry is entry and streams and not _is_stateful(entry.layer):
                     _refuse_backwards(entry)
-                    found += [(order, lifted) for lifted in _call_states(call)]
+                    found += [(order, lifted) for lifted in call_states(call)]
     known = {id(lifted.variable) for _, lifted in found}
     # Keras's own global generator belongs to no layer
     untracked = [
@@ -150,15 +155,14 @@ def _seeds(table: LayerTable) -> list[Any]:
     """
     found = []
     for entry in table:
-        generators = getattr(entry.layer, "_seed_generators", None) or []
-        found += [generator.state for generator in generators]
+        found += [generator.state for generator in private(entry.layer, "_seed_generators")]
     return found
 
 
 def _own_variables(layer: Any) -> list[Any]:
     if is_recurrent(layer):
         return list(keras.tree.flatten(layer.states or []))
-    return list(layer._non_trainable_variables)  # noqa: SLF001 - without those of sublayers
+    return own_variables(layer, trainable=False)
 
 
 def _owner_path(table: LayerTable, variable: Any) -> str:
@@ -241,7 +245,7 @@ def _built_batch(entry: LayerEntry) -> int | None:
     return None
 
 
-def _call_states(call: StatefulCall) -> list[LiftedState]:
+def call_states(call: StatefulCall) -> list[LiftedState]:
     """The states of one call of a layer that keeps none from call to call."""
     entry = call.entry
     prefix = _state_prefix(entry)
@@ -256,7 +260,8 @@ def _call_states(call: StatefulCall) -> list[LiftedState]:
     return [
         LiftedState(
             name=f"{prefix}.{part}",
-            shape=(BATCH, *leaf.shape),
+            # NOTE: where the graph gives the state, the trace may not know its size
+            shape=(BATCH, *value.shape[1:]),
             dtype=leaf.dtype,
             init=_init(np.asarray(value)[0]),
             call=call,

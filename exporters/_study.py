@@ -20,7 +20,8 @@ from ._capture import Discovery, capture, discover
 from ._dims import Dims, Prober, name_dims, time_candidates, trace_shapes
 from ._layers import LayerTable, is_recurrent
 from ._reference import Array, Reference, Sampler
-from ._states import LiftedState, StatefulCall, StatesArgument, plan_states
+from ._states import LiftedState, StatefulCall, StatesArgument, call_states, plan_states
+from ._wide import suspects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -42,7 +43,10 @@ class Study:
         dims: Every dimension by name or size.
         reference: Keras's maths with the states lifted.
         sampler: Makes inputs.
-        whole: Whether chunk by chunk must equal the whole sequence.
+        streaming: Keras's maths for a sequence in chunks, where chunk by chunk must equal the
+            whole: `reference`, or one that carries on the states that it takes from the
+            graph as well, so that all around them is compared. None if nothing is streamed.
+        whole: Whether chunk by chunk must equal the whole sequence in the file, too.
         suspects: Layers that may make chunks differ from the whole, in words.
         notes: What the report should say.
     """
@@ -54,6 +58,7 @@ class Study:
     dims: Dims
     reference: Reference
     sampler: Sampler
+    streaming: Reference | None
     whole: bool
     suspects: tuple[str, ...]
     notes: tuple[str, ...]
@@ -92,11 +97,14 @@ def study(
         signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
     )
 
-    def probe(shapes: Shapes) -> Prober:
+    def refer(shapes: Shapes, lifted: tuple[LiftedState, ...]) -> Reference:
         trace = capture(
             table, signature, shapes, lifted, lowering=False, opset=opset, batch=traced_batch
         )
-        return Prober(Reference(trace, lifted), inputs, sampler, shapes, batch)
+        return Reference(trace, lifted)
+
+    def probe(shapes: Shapes) -> Prober:
+        return Prober(refer(shapes, lifted), inputs, sampler, shapes, batch)
 
     prober = probe(shapes)
     base = prober.base()
@@ -114,13 +122,21 @@ def study(
         base = prober.base()
     dims = name_dims(prober, base, inputs, shapes, batch)
     # A stateful layer says so itself; only the others may be fed from the graph.
-    fed = [call for call in discovery.calls if not call.own_state and not call.entry.layer.stateful]
+    fed = [
+        call
+        for call in discovery.calls
+        if not (call.own_state or call.per_step or call.entry.layer.stateful)
+    ]
     backwards = [
         entry.path
         for entry in table
         if is_recurrent(entry.layer) and entry.layer.stateful and entry.layer.go_backwards
     ]
     streamed = states == "all" and list(dims.lengths) == [TIME] and not backwards
+    streaming = prober.reference if streamed else None
+    if streamed and fed:
+        given = [state for call in fed for state in call_states(call)]
+        streaming = refer(shapes, (*lifted, *given))
     return Study(
         signature=signature,
         shapes=shapes,
@@ -129,8 +145,9 @@ def study(
         dims=dims,
         reference=prober.reference,
         sampler=sampler,
+        streaming=streaming,
         whole=streamed and not fed,
-        suspects=_suspects(discovery),
+        suspects=suspects(table, discovery.calls),
         notes=(
             *signature.notes,
             *_length_notes(inputs, pinned),
@@ -166,19 +183,6 @@ def _first_trace(
         for index, (item, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
     ]
     return shapes, traced_batch, discovery
-
-
-def _suspects(discovery: Discovery) -> tuple[str, ...]:
-    """Layers whose answers may depend on where a sequence is cut, in words."""
-    found = []
-    for call in discovery.calls:
-        if call.masked:
-            # a masked step repeats the output before it, which a chunk that begins with it lacks
-            found.append(f"{call.entry.path!r} (masked)")
-        if call.index and is_recurrent(call.entry.layer) and call.entry.layer.stateful:
-            # the second call goes on from the state of the first, at the end of each chunk
-            found.append(f"{call.entry.path!r} (stateful and called more than once)")
-    return tuple(dict.fromkeys(found))
 
 
 def _beginning_notes(lifted: Sequence[LiftedState], table: LayerTable) -> Iterator[str]:
@@ -225,10 +229,15 @@ def _state_notes(
             f"layer {path!r} is stateful and reads each chunk backwards, as Keras defines it: "
             "chunks give other values than the whole sequence"
         )
-    if not backwards and (fed or not streamed):
+    if fed and streamed:
+        yield (
+            "chunk by chunk gives what the whole sequence gives up to the layers that take their "
+            "initial state from the graph: they begin from it in every chunk"
+        )
+    elif not backwards and not streamed:
         yield (
             "chunk by chunk was not compared with whole sequences, which this model does not "
-            "have: its inputs have no length, lengths of their own, or a given initial state"
+            "have: its inputs have no length, or lengths of their own"
         )
 
 

@@ -7,7 +7,7 @@ them (extra `cpu` or `gpu`). Importing this package imports neither.
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from typing import Any
 
 from .errors import (
     ArgumentError,
@@ -29,8 +29,6 @@ from .errors import (
     UnsupportedLayerError,
 )
 from .manifest import Manifest, Source, StateTensor, Tensor
-
-__version__ = version("rnnonnx")
 
 __all__ = [
     # manifest
@@ -57,3 +55,12 @@ __all__ = [
     "UnsafeModelError",
     "UnsupportedLayerError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`__version__`, read when it is asked for: what reads it takes longer to import than this."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rnnonnx")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

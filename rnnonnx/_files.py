@@ -7,7 +7,6 @@ import fcntl
 import functools
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def _mode(target: Path) -> int | None:
 def _write(target: Path, content: bytes, mode: int | None) -> None:
     # NOTE: short, since a file's own name may be as long as a name can be; and opened by
     # `os.open`, since `tempfile` makes files that only their owner reads.
-    temporary = target.with_name(f".rnnonnx-{secrets.token_hex(6)}")
+    temporary = target.with_name(f".rnnonnx-{os.urandom(6).hex()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -69,6 +69,42 @@ class ProviderSummary:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class RecurrentNode:
+    """A recurrent node, and what CUDA makes of it.
+
+    Attributes:
+        name: The node's name, which may be empty.
+        op_type: LSTM, GRU or RNN.
+        objections: Why CUDA leaves it to the CPU; empty where it takes it.
+        notes: What slows it down where CUDA takes it.
+    """
+
+    name: str
+    op_type: str
+    objections: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def recurrent_nodes(nodes: Iterable[Any], opset: int) -> tuple[RecurrentNode, ...]:
+    """Judge the recurrent nodes of a graph.
+
+    Args:
+        nodes: Every `onnx.NodeProto` of the graph, those of subgraphs included.
+        opset: The version of the default operator set.
+    """
+    return tuple(
+        RecurrentNode(
+            node.name,
+            node.op_type,
+            tuple(_cuda_objections(node, opset)),
+            tuple(_cuda_notes(node)),
+        )
+        for node in nodes
+        if _is_recurrent(node)
+    )
+
+
 def provider_summaries(
     nodes: Iterable[Any], opset: int, path: str | os.PathLike[str]
 ) -> tuple[ProviderSummary, ...]:
@@ -83,7 +119,7 @@ def provider_summaries(
         One record for each known provider, and for each other that is installed.
     """
     nodes = list(nodes)
-    recurrent = [node for node in nodes if node.domain in _STANDARD and node.op_type in RECURRENT]
+    recurrent = [node for node in nodes if _is_recurrent(node)]
     coreml = tuple(
         f"has no {op} operator: it runs on the CPU"
         for op in sorted({node.op_type for node in recurrent})
@@ -114,6 +150,10 @@ def provider_summaries(
         for name, (takes, notes) in verdicts.items()
         if name != "AzureExecutionProvider"  # calls remote endpoints; runs no graph of ours
     )
+
+
+def _is_recurrent(node: Any) -> bool:
+    return node.domain in _STANDARD and node.op_type in RECURRENT
 
 
 def _cpu_verdict(path: str | os.PathLike[str]) -> tuple[Takes, tuple[str, ...]]:
@@ -192,3 +232,10 @@ def _cuda_objections(node: Any, opset: int) -> Iterator[str]:
         yield "input_forget is set"
     if node.op_type == "LSTM" and len(node.input) > 7 and node.input[7]:
         yield "it has peepholes"
+
+
+def _cuda_notes(node: Any) -> Iterator[str]:
+    """What costs time on CUDA; the node runs there all the same."""
+    if len(node.input) > 4 and node.input[4]:
+        # `InputMemoryType(OrtMemTypeCPUInput, sequence_lens)` in the kernels' registration
+        yield "sequence_lens (a mask) is read on the CPU: each call waits for a copy"

@@ -16,6 +16,8 @@ import numpy as np
 from rnnonnx.errors import InputError
 from rnnonnx.manifest import BATCH, Manifest, Tensor
 
+from ._memory import Handed, handed
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -24,20 +26,28 @@ class Feed:
     """A checked feed.
 
     Attributes:
-        arrays: The arrays by input name, in the manifest's order.
+        arrays: The arrays by input name, in the manifest's order; tensors that the caller hands
+            over where they lie are `Handed`.
         sizes: The size of every named dimension (`batch`, `time`) that the arrays fix.
         batch: Rows of the batch; None where no input has a batch axis.
         steps: Time steps: the length of the first input that has a time axis; 1 where none has.
+        handed: Whether any is `Handed`.
     """
 
-    arrays: dict[str, Array]
+    arrays: dict[str, Any]
     sizes: dict[str, int]
     batch: int | None
     steps: int
+    handed: bool
 
 
 def check_feed(
-    manifest: Manifest, feed: Mapping[str, Any], *, batch: int | None, pinned: int | None
+    manifest: Manifest,
+    feed: Mapping[str, Any],
+    *,
+    batch: int | None,
+    pinned: int | None,
+    in_place: bool = False,
 ) -> Feed:
     """Check names, dtypes, ranks and sizes of `feed`.
 
@@ -46,19 +56,21 @@ def check_feed(
         feed: Arrays by input name. Nothing is cast.
         batch: Rows of the state that is carried; None where it fixes none.
         pinned: The batch size that the file fixes; None where it fixes none.
+        in_place: Whether tensors may be handed over where they lie.
 
     Raises:
         InputError: The first thing that is wrong.
     """
     _check_names(manifest, feed)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Array | Handed] = {}
     sizes: dict[str, int] = {}
     for tensor in manifest.inputs:
-        array = _array(tensor, feed[tensor.name])
+        array = _array(tensor, feed[tensor.name], in_place=in_place)
         _check_dims(tensor, array, sizes)
         arrays[tensor.name] = array
     _check_batch(sizes.get(BATCH), batch=batch, pinned=pinned)
-    return Feed(arrays, sizes, sizes.get(BATCH), _steps(manifest, arrays))
+    has_handed = any(isinstance(array, Handed) for array in arrays.values())
+    return Feed(arrays, sizes, sizes.get(BATCH), _steps(manifest, arrays), has_handed)
 
 
 def empty_outputs(
@@ -76,8 +88,8 @@ def empty_outputs(
     for name in names:
         tensor = tensors[name]
         shape = [
-            0 if axis == tensor.time_axis else _known_size(tensor, axis, sizes)
-            for axis in range(len(tensor.shape))
+            0 if axis == tensor.time_axis else size
+            for axis, size in enumerate(tensor_shape(tensor, sizes))
         ]
         if tensor.time_axis is None or None in shape:
             raise InputError(
@@ -89,6 +101,14 @@ def empty_outputs(
             )
         outputs.append(np.zeros([size or 0 for size in shape], dtype=tensor.dtype))
     return outputs
+
+
+def tensor_shape(tensor: Tensor, sizes: Mapping[str, int]) -> list[int | None]:
+    """The shape of a tensor where named dimensions have these sizes; None for unknown ones."""
+    return [
+        dim if isinstance(dim, int) else sizes.get(_label(tensor, axis))
+        for axis, dim in enumerate(tensor.shape)
+    ]
 
 
 def _check_names(manifest: Manifest, feed: Mapping[str, Any]) -> None:
@@ -111,20 +131,44 @@ def _check_names(manifest: Manifest, feed: Mapping[str, Any]) -> None:
         raise InputError(f"inputs are missing: {missing}", expected=names, received=list(feed))
 
 
-def _array(tensor: Tensor, value: Any) -> Array:
-    """`value` as a numpy array of the tensor's dtype and rank, C-contiguous."""
-    if not hasattr(value, "__array__"):
+def named_inputs(manifest: Manifest, x: Any) -> Mapping[str, Any]:
+    """The inputs of a call in Keras's manner, by name.
+
+    Args:
+        manifest: The model's.
+        x: The input; for several, a list in Keras's order or a dict by name.
+
+    Raises:
+        InputError: There is another number of inputs.
+    """
+    if isinstance(x, Mapping):
+        return x
+    names = [tensor.name for tensor in manifest.inputs]
+    # a list of one input is Keras's habit too; a list of numbers is no list of inputs
+    listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
+    values = list(x) if listed else [x]
+    if len(values) != len(names):
         raise InputError(
-            f"input {tensor.name!r} is no array",
-            expected=f"an array of {tensor.dtype}",
-            received=type(value).__name__,
-            remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
+            "the number of inputs is wrong",
+            expected=f"{len(names)}: {names}",
+            received=len(values),
         )
-    try:
-        # NOTE: not `ascontiguousarray`, which makes a scalar one-dimensional.
-        array = np.asarray(value, order="C")
-    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, say
-        raise InputError(f"input {tensor.name!r} does not convert to numpy: {error}") from error
+    return dict(zip(names, values, strict=True))
+
+
+def _is_array_list(x: Sequence[Any]) -> bool:
+    return bool(x) and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) for item in x)
+
+
+def _array(tensor: Tensor, value: Any, *, in_place: bool) -> Array | Handed:
+    """`value` checked for dtype and rank: a C-contiguous numpy array, or left where it lies."""
+    array = handed(tensor.name, value) or _numpy(tensor, value)
+    if isinstance(array, Handed) and not in_place:
+        raise InputError(
+            f"input {tensor.name!r} must be an array in host memory",
+            received="an OrtValue, or a tensor on a GPU",
+            remedy="value.numpy(); only StatefulSession takes such tensors where they lie",
+        )
     if array.dtype != np.dtype(tensor.dtype):
         raise InputError(
             f"input {tensor.name!r} has the wrong dtype",
@@ -141,7 +185,22 @@ def _array(tensor: Tensor, value: Any) -> Array:
     return array
 
 
-def _check_dims(tensor: Tensor, array: Array, sizes: dict[str, int]) -> None:
+def _numpy(tensor: Tensor, value: Any) -> Array:
+    if not hasattr(value, "__array__"):
+        raise InputError(
+            f"input {tensor.name!r} is no array",
+            expected=f"an array of {tensor.dtype}",
+            received=type(value).__name__,
+            remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
+        )
+    try:
+        # NOTE: not `ascontiguousarray`, which makes a scalar one-dimensional.
+        return np.asarray(value, order="C")
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # a sparse tensor, say
+        raise InputError(f"input {tensor.name!r} does not convert to numpy: {error}") from error
+
+
+def _check_dims(tensor: Tensor, array: Array | Handed, sizes: dict[str, int]) -> None:
     """Check one array's sizes; notes the named ones in `sizes`."""
     for axis, (dim, size) in enumerate(zip(tensor.shape, array.shape, strict=True)):
         label = _label(tensor, axis)
@@ -188,7 +247,7 @@ def _check_batch(received: int | None, *, batch: int | None, pinned: int | None)
         )
 
 
-def _steps(manifest: Manifest, arrays: dict[str, Array]) -> int:
+def _steps(manifest: Manifest, arrays: Mapping[str, Array | Handed]) -> int:
     timed = [tensor for tensor in manifest.inputs if tensor.time_axis is not None]
     if not timed:
         return 1
@@ -207,11 +266,6 @@ def _steps(manifest: Manifest, arrays: dict[str, Array]) -> int:
             remedy="skip the call; the state is as it was",
         )
     return lengths[timed[0].name]
-
-
-def _known_size(tensor: Tensor, axis: int, sizes: dict[str, int]) -> int | None:
-    dim = tensor.shape[axis]
-    return dim if isinstance(dim, int) else sizes.get(_label(tensor, axis))
 
 
 def _label(tensor: Tensor, axis: int | None) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _REMEDY: Final = "export the model again, or write its manifest anew with `rnnonnx annotate`"
 
-_DTYPES: Final = {
+DTYPES: Final = {
     "tensor(bool)": "bool",
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
@@ -115,7 +115,7 @@ def _same_names(what: str, graph: Iterable[str], manifest: Iterable[str]) -> Non
 
 def _fit(what: str, name: str, tensor: Tensor | StateTensor, arg: Any) -> Sequence[Dim]:
     """Check dtype, rank and sizes; gives the graph's shape (the manifest's if it has none)."""
-    dtype = _DTYPES.get(arg.type)
+    dtype = DTYPES.get(arg.type)
     if dtype != tensor.dtype:
         raise ManifestError(
             f"manifest: the {what} {name!r} has another dtype in the graph",

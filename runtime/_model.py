@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import InputError, RunError, StateError
+from rnnonnx.errors import InputError, StateError
 
-from ._feed import check_feed, empty_outputs
+from ._auto import PassedOver, open_where
+from ._execute import execute, new_state
+from ._feed import Feed, check_feed, empty_outputs
 from ._fit import manifest_of, pinned_batch
-from ._onnxruntime import (
-    FATAL,
-    Provider,
-    Source,
-    describe,
-    onnxruntime,
-    open_session,
-    ort_errors,
-)
+from ._memory import Device
+from ._onnxruntime import FATAL, Source, describe, onnxruntime, open_session
+from ._placement import NodePlacement, placement_of
+from ._providers import CUDA
 from ._state import Array, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rnnonnx.manifest import Manifest
+
+    from ._providers import Providers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,18 +36,28 @@ class Model:
     Attributes:
         manifest: What the file says of its inputs, outputs and states.
         pinned_batch: The batch size that the file fixes; None where any will do.
+        inference_session: ONNX Runtime's `InferenceSession`, which carries nothing.
+        device: Where a session keeps its states: on the device of the first provider.
+        cuda_graphs: Whether calls of a fixed shape are captured as CUDA graphs: the provider
+            was given with `enable_cuda_graph`.
+        passed_over: Providers that `providers="auto"` prefers to those of `get_providers()`,
+            each with the reason why it cannot start; empty without `auto`.
     """
 
     manifest: Manifest
     pinned_batch: int | None
-    _session: Any = field(repr=False)
+    inference_session: Any = field(repr=False)
+    device: Device
+    cuda_graphs: bool
+    passed_over: tuple[PassedOver, ...] = ()
+    _graph_numbers: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
 
     @classmethod
     def load(
         cls,
         model: Source,
         *,
-        providers: Sequence[Provider] | None = None,
+        providers: Providers = None,
         session_options: Any | None = None,
     ) -> Model:
         """Load a file that carries a manifest.
@@ -56,7 +66,8 @@ class Model:
             model: Path to an ONNX file, or its bytes.
             providers: Execution providers, names or `(name, options)`, in order of
                 precedence. None is the CPU alone; ONNX Runtime adds the CPU for the nodes
-                that the others do not take.
+                that the others do not take. `"auto"` is CUDA where it starts, else the CPU;
+                `get_providers()` and `passed_over` tell the choice.
             session_options: An `onnxruntime.SessionOptions`, used as it is. None is fit for
                 many small calls: one thread, which sleeps between them.
 
@@ -67,23 +78,46 @@ class Model:
             ManifestError: The manifest is malformed or does not fit the graph.
             ProviderError: A provider is not available.
         """
-        session = open_session(model, providers=providers, session_options=session_options)
+        opened = open_where(model, providers=providers, session_options=session_options)
+        session = opened.session
         manifest = manifest_of(session, describe(model))
-        return cls(manifest, pinned_batch(manifest, session), session)
+        options = session.get_provider_options().get(CUDA, {})
+        return cls(
+            manifest,
+            pinned_batch(manifest, session),
+            session,
+            Device.of(session),
+            cuda_graphs=options.get("enable_cuda_graph") == "1",
+            passed_over=opened.passed_over,
+        )
 
     def get_inputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
-        args = {arg.name: arg for arg in self._session.get_inputs()}
+        args = {arg.name: arg for arg in self.inference_session.get_inputs()}
         return [args[tensor.name] for tensor in self.manifest.inputs]
 
     def get_outputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each output that is no state, in Keras's order."""
-        args = {arg.name: arg for arg in self._session.get_outputs()}
+        args = {arg.name: arg for arg in self.inference_session.get_outputs()}
         return [args[tensor.name] for tensor in self.manifest.outputs]
 
     def get_providers(self) -> list[str]:
         """The execution providers that the model runs on, in order of precedence."""
-        return list(self._session.get_providers())
+        return list(self.inference_session.get_providers())
+
+    def placement(self) -> tuple[NodePlacement, ...]:
+        """Which execution provider runs each node, as ONNX Runtime decided at load.
+
+        Raises:
+            ProviderError: The model was loaded with session options that do not record it, or
+                ONNX Runtime is older than 1.24. The error names the remedy.
+        """
+        return placement_of(self.inference_session)
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether any state has a batch axis."""
+        return any(item.batch_axis is not None for item in self.manifest.states)
 
     def initial_state(self, batch: int | None = None) -> State:
         """The state before the first step.
@@ -157,31 +191,27 @@ class Model:
             StateError: `state` belongs to another model.
             RunError: ONNX Runtime failed, or gave a state that does not fit the manifest.
         """
-        names = self._output_names(output_names)
+        names = self.output_names(output_names)
         if state is not None:
             self.check_state(state)
-        checked = check_feed(
-            self.manifest,
-            feed,
-            batch=None if state is None else state.batch,
-            pinned=self.pinned_batch,
-        )
+        checked = self.check_feed(feed, None if state is None else state.batch)
         if state is None:
-            state = self._first_state(checked.batch)
+            state = self.first_state(checked.batch)
         if checked.steps == 0:
             return empty_outputs(self.manifest, names, checked, state.batch), state
-        outputs, values = self._execute(checked.arrays, state, names)
-        try:
-            after = State(self.manifest.states, values, state.steps + checked.steps, state.batch)
-        except StateError as error:
-            raise RunError(
-                f"the model gave a state that does not fit its manifest: {error.message}",
-                expected=error.expected,
-                received=error.received,
-            ) from error
-        return outputs, after
+        result = execute(self, checked.arrays, state.values, names)
+        steps = state.steps + checked.steps
+        return result.outputs, new_state(self.manifest.states, result.values, steps, state.batch)
 
-    def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
+    def output_names(self, wanted: Sequence[str] | None = None) -> list[str]:
+        """The names of the outputs that a call gives.
+
+        Args:
+            wanted: As the caller of `step` has it; None and an empty list are all.
+
+        Raises:
+            InputError: A name is none of an output's, or a state's.
+        """
         names = [tensor.name for tensor in self.manifest.outputs]
         if wanted is None:
             return names
@@ -202,36 +232,39 @@ class Model:
                 raise InputError(f"the model has no output {name!r}", expected=names)
         return list(wanted) or names
 
-    def _first_state(self, batch: int | None) -> State:
-        batched = any(item.batch_axis is not None for item in self.manifest.states)
-        if batched and batch is None and self.pinned_batch is None:
+    def first_state(self, batch: int | None) -> State:
+        """The initial state for a feed of this batch size.
+
+        Raises:
+            InputError: The feed does not say how many rows the states have.
+        """
+        if self.has_batch and batch is None and self.pinned_batch is None:
             raise InputError(
                 "no input says how many rows the states have",
                 remedy="set_states(...), or start from Model.initial_state(batch)",
             )
         return self.initial_state(batch)
 
-    def _execute(
-        self, arrays: Mapping[str, Array], state: State, names: Sequence[str]
-    ) -> tuple[list[Array], dict[str, Array]]:
-        """The call itself, the one place that knows where the state's memory lies."""
-        items = self.manifest.states
-        feed = {**arrays, **{item.input: state.values[item.name] for item in items}}
-        fetch = [*names, *(item.output for item in items)]
-        empty = [name for name, array in feed.items() if array.size == 0]
-        if empty:  # the checks before this one leave none; ONNX Runtime would end the process
-            raise RunError(f"arrays of size zero cannot be fed: {empty}")
-        try:
-            # NOTE: an empty list of names means all outputs to ONNX Runtime.
-            results = self._session.run(fetch, feed) if fetch else []
-        except ort_errors() as error:
-            raise RunError(
-                f"ONNX Runtime failed: {error}", remedy="the state is as it was before the call"
-            ) from error
-        values = {
-            item.name: result for item, result in zip(items, results[len(names) :], strict=True)
-        }
-        return results[: len(names)], values
+    def check_feed(
+        self, feed: Mapping[str, Any], batch: int | None, *, in_place: bool = False
+    ) -> Feed:
+        """Check the inputs of a call.
+
+        Args:
+            feed: Arrays by input name.
+            batch: Rows of the state that is carried; None where it fixes none.
+            in_place: Whether tensors may be handed over where they lie.
+
+        Raises:
+            InputError: A name, dtype, rank or size is wrong.
+        """
+        return check_feed(
+            self.manifest, feed, batch=batch, pinned=self.pinned_batch, in_place=in_place
+        )
+
+    def next_graphs(self) -> tuple[int, int]:
+        """Two numbers of CUDA graphs that nothing of this model has used."""
+        return next(self._graph_numbers), next(self._graph_numbers)
 
 
 def read_manifest(model: Source) -> Manifest:

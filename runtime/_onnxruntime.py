@@ -7,30 +7,32 @@ NOTE: onnxruntime is imported when it is used, so that importing the room withou
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rnnonnx._extras import require
 from rnnonnx.errors import ModelFileError, ProviderError
 
-Provider: TypeAlias = str | tuple[str, dict[str, Any]]
-"""An execution provider by name, or its name and its options."""
+from ._cuda import LIBRARIES, load_libraries, why_no_device
+from ._providers import CPU, CUDA, TENSORRT, checked_providers, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._providers import Provider
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 """A path to an ONNX file, or its bytes."""
 
-CPU: Final = "CPUExecutionProvider"
-
 FATAL: Final = 4
 """ONNX Runtime's log level above errors."""
 
-_REMEDIES: Final = {
-    "CUDAExecutionProvider": 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
-    "TensorrtExecutionProvider": 'pip uninstall -y onnxruntime; pip install "rnnonnx[gpu]"',
-    "OpenVINOExecutionProvider": "pip uninstall -y onnxruntime; pip install onnxruntime-openvino",
-}
+RECORD_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
+"""The entry of session options that has ONNX Runtime remember which nodes run where.
+
+It costs nothing that can be measured, when a file is loaded or when it runs.
+"""
 
 
 def onnxruntime() -> Any:
@@ -76,16 +78,18 @@ def open_session(
         ProviderError: A provider is not available, or ONNX Runtime dropped it.
     """
     ort = onnxruntime()
-    wanted = [CPU] if providers is None else _checked_providers(providers, ort)
+    wanted = [CPU] if providers is None else checked_providers(providers, ort)
     if not isinstance(session_options, ort.SessionOptions | None):
         raise ProviderError(
             "`session_options` are none of ONNX Runtime's",
             expected="an onnxruntime.SessionOptions, or None",
             received=type(session_options).__name__,
         )
-    names = [item if isinstance(item, str) else item[0] for item in wanted]
+    names = names_of(wanted)
     checked = _checked_source(source)
     label = describe(source)
+    if not {CUDA, TENSORRT}.isdisjoint(names):
+        load_libraries(ort)
     try:
         session = ort.InferenceSession(
             checked,
@@ -98,9 +102,11 @@ def open_session(
     except ort_errors() as error:
         plain = type(error) in (RuntimeError, ValueError) and names != [CPU]
         if plain or type(error).__name__ == "EPFail":
+            why, remedy = _what_is_missing(names, ort)
             raise ProviderError(
-                f"ONNX Runtime could not start {names} for {label}: {error}",
-                remedy="check the provider's options and libraries, or leave `providers` out",
+                f"ONNX Runtime could not start {names} for {label}: {why or error}",
+                remedy=remedy
+                or "check the provider's options and libraries, or leave `providers` out",
             ) from error
         raise ModelFileError(
             f"ONNX Runtime cannot load {label}: {error}",
@@ -109,14 +115,27 @@ def open_session(
         ) from error
     missing = [name for name in names if name not in session.get_providers()]
     if missing:
+        why, remedy = _what_is_missing(missing, ort)
         raise ProviderError(
-            f"ONNX Runtime dropped {missing} while it loaded {label}",
+            f"ONNX Runtime dropped {missing} while it loaded {label}{why and f': {why}'}",
             expected=names,
             received=session.get_providers(),
-            remedy="its log above names the library that is missing; "
+            remedy=remedy
+            or "its log above names the library that is missing; "
             "leave `providers` out to run on the CPU",
         )
     return session
+
+
+def _what_is_missing(names: Sequence[str], ort: Any) -> tuple[str, str]:
+    """Why providers of NVIDIA do not start, and the remedy; empty texts where it is not known."""
+    if {CUDA, TENSORRT}.isdisjoint(names):
+        return "", ""
+    device, libraries = why_no_device(), load_libraries(ort)
+    why = "; ".join(reason for reason in (device, libraries) if reason is not None)
+    if device is not None:
+        return why, 'install the driver, or ask for providers="auto"'
+    return why, LIBRARIES if libraries is not None else ""
 
 
 def streaming_options() -> Any:
@@ -131,6 +150,7 @@ def streaming_options() -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry(RECORD_PLACEMENT, "1")
     return options
 
 
@@ -166,35 +186,3 @@ def _checked_source(source: Source) -> str | bytes:
     if not first:
         raise ModelFileError(f"the model file {str(path)!r} is empty", received="0 bytes")
     return str(path)
-
-
-def _checked_providers(providers: Sequence[Provider], ort: Any) -> list[Provider]:
-    """Refuse providers that are malformed or absent, before ONNX Runtime replaces them."""
-    if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
-        raise ProviderError(
-            "`providers` must be a list of names, or of (name, options)",
-            expected=[CPU],
-            received=repr(providers),
-        )
-    checked: list[Provider] = list(providers)
-    names: list[str] = []
-    available = ort.get_available_providers()
-    for item in checked:
-        pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], dict)
-        name = item[0] if pair else item
-        if not isinstance(name, str):
-            raise ProviderError(
-                "a provider is neither a name nor (name, options)", received=repr(item)
-            )
-        if name not in available:
-            raise ProviderError(
-                f"the execution provider {name!r} is not available",
-                expected=f"one of {available}",
-                remedy=_REMEDIES.get(name, "use one of the available providers"),
-            )
-        if name in names:
-            raise ProviderError(
-                f"the execution provider {name!r} is named twice", received=repr(providers)
-            )
-        names.append(name)
-    return checked

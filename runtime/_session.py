@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
+from rnnonnx.errors import ProviderError, StateError, StateFileError
 
+from ._call import Call
+from ._carrier import Carrier
+from ._feed import named_inputs
 from ._map_states import map_values
 from ._model import Model
 from ._state_blob import dump_state, load_state
@@ -14,10 +16,13 @@ from ._state_file import read_state_file, write_state_file
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rnnonnx.manifest import Manifest
 
-    from ._onnxruntime import Provider, Source
+    from ._onnxruntime import Source
+    from ._placement import NodePlacement
+    from ._providers import Providers
     from ._state import Array, State
 
 
@@ -28,8 +33,12 @@ class StatefulSession:
     `get_providers`, without the states) and Keras's (`session(x)`, `reset_states`, `states`).
     After any error the state is as it was before the call.
 
-    The first call fixes the batch size; `reset_states()` releases it. One thread at a time
-    may use a session; threads that each have their own can share one `Model`.
+    The first call fixes the batch size; `reset_states()` releases it. The state stays on the
+    device of the model's first provider, in two sets of buffers that calls read and write by
+    turns; `get_states` and the like copy it.
+
+    Threads may share a session: every method is one step that no other comes into. For streams
+    that are independent of each other give each a session of its own over one `Model`.
 
     Args:
         model: Path to an ONNX file, its bytes, or a `Model`.
@@ -45,7 +54,7 @@ class StatefulSession:
         self,
         model: Source | Model,
         *,
-        providers: Sequence[Provider] | None = None,
+        providers: Providers = None,
         session_options: Any | None = None,
     ) -> None:
         if not isinstance(model, Model):
@@ -56,7 +65,9 @@ class StatefulSession:
                 remedy="give them to Model.load",
             )
         self._model = model
-        self._state = self._fresh()
+        self._carrier = Carrier(model)
+        self._again = self._carrier.again
+        self.reset_states()
 
     @property
     def model(self) -> Model:
@@ -75,7 +86,7 @@ class StatefulSession:
         None before the first call, unless the file fixes it, and None always for a model
         none of whose states has a batch axis: its calls may vary in size.
         """
-        return None if self._state is None else self._state.batch
+        return self._carrier.batch
 
     @property
     def steps(self) -> int:
@@ -85,7 +96,7 @@ class StatefulSession:
         where no input has one, a call. Resetting some rows does not change the count;
         `load_states` restores the file's.
         """
-        return 0 if self._state is None else self._state.steps
+        return self._carrier.steps
 
     @property
     def states(self) -> list[Array] | None:
@@ -93,7 +104,8 @@ class StatefulSession:
 
         None before the first call, while the batch size is open.
         """
-        return None if self._state is None else list(self._state.copies().values())
+        state = self._carrier.state()
+        return None if state is None else list(state.copies().values())
 
     def get_inputs(self) -> list[Any]:
         """ONNX Runtime's `NodeArg` of each input that is no state, in Keras's order."""
@@ -107,27 +119,41 @@ class StatefulSession:
         """The execution providers that the model runs on, in order of precedence."""
         return self._model.get_providers()
 
+    def placement(self) -> tuple[NodePlacement, ...]:
+        """Which execution provider runs each node; as `Model.placement`.
+
+        Raises:
+            ProviderError: As `Model.placement` does.
+        """
+        return self._model.placement()
+
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
-    ) -> list[Array]:
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any | None = None,
+    ) -> list[Any]:
         """Run the model from the carried state, as `onnxruntime.InferenceSession.run` does.
 
         Args:
             output_names: Outputs to give, in this order; None is all, in Keras's order.
             input_feed: One array an input, by name, in the manifest's dtypes and shapes.
                 A chunk may have any number of time steps; one of none gives outputs of none.
+                An `onnxruntime.OrtValue`, or a DLPack tensor on the session's GPU, is read
+                where it lies.
+            run_options: An `onnxruntime.RunOptions`.
 
         Returns:
-            One array an output.
+            One array an output; an `OrtValue` each, on the session's device, where an input
+            was given as one or on a GPU.
 
         Raises:
             InputError: A name, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        outputs, self._state = self._model.step(input_feed, self._state, output_names)
-        return outputs
+        return self._carrier.run(output_names, input_feed, run_options)
 
-    def __call__(self, x: Array | Sequence[Array] | Mapping[str, Array]) -> Array | list[Array]:
+    def __call__(self, x: Any) -> Any:
         """Run the model from the carried state, as a Keras model is called.
 
         Args:
@@ -140,8 +166,61 @@ class StatefulSession:
             InputError: A name, number, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
-        outputs = self.run(None, self._feed(x))
+        output = self._again(x)
+        if output is not None:
+            return output
+        outputs = self._carrier.run(None, named_inputs(self.manifest, x), None)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def stream(self, chunks: Iterable[Any]) -> Iterator[Any]:
+        """Run chunk after chunk, giving each result before the next chunk is taken.
+
+        Nothing is kept but the state, so the sequence may be of any length. Other calls may
+        come between two chunks. What a failing chunk raises ends the iteration; the state is
+        then as the last good chunk left it.
+
+        Args:
+            chunks: What `session(x)` takes, one after the other.
+
+        Yields:
+            What `session(x)` gives.
+        """
+        for chunk in chunks:
+            yield self(chunk)
+
+    async def arun(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]
+    ) -> list[Any]:
+        """`run` for asyncio: the event loop goes on while the model runs in a thread.
+
+        Await one call before the next: calls that wait at the same time run one after the
+        other, but in no promised order. The arrays must not change meanwhile.
+
+        A cancelled call ends ONNX Runtime's run between two nodes, and leaves the state as it
+        was before the call; unless another call had begun where it ended.
+
+        Args:
+            output_names: As in `run`.
+            input_feed: As in `run`.
+
+        Raises:
+            InputError: A name, dtype, rank or size is wrong.
+            RunError: ONNX Runtime failed.
+        """
+        import asyncio  # here, since it takes longer to import than all the rest of the runtime
+
+        call = Call()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(
+            None, self._carrier.run, output_names, input_feed, call.run_options, call
+        )
+        try:
+            return await work
+        except asyncio.CancelledError:
+            done = call.cancel()
+            if done is not None:  # it had ended, but nobody has had its result
+                self._carrier.take_back(done)
+            raise
 
     def reset_states(self, rows: Iterable[int] | None = None) -> None:
         """Put the states back to their initial values.
@@ -154,10 +233,12 @@ class StatefulSession:
             StateError: An index is out of range, negative or named twice; there is no state
                 yet; or a state is shared by all rows, so that no row of it can be reset.
         """
-        if rows is None:
-            self._state = self._fresh()
+        if rows is not None:
+            self._carrier.replace(lambda state: _there(state, "reset rows of").reset_rows(rows))
+        elif self._model.pinned_batch is None and self._model.has_batch:
+            self._carrier.clear()
         else:
-            self._state = self._existing("reset rows of").reset_rows(rows)
+            self._carrier.replace(lambda _: self._model.initial_state())
 
     def get_states(self) -> dict[str, Array]:
         """Copies of the states by name, in Keras's order, each `[batch, ...]`.
@@ -165,7 +246,7 @@ class StatefulSession:
         Raises:
             StateError: There is no state before the first call, while the batch size is open.
         """
-        return self._existing("get").copies()
+        return _there(self._carrier.state(), "get").copies()
 
     def set_states(
         self,
@@ -190,7 +271,8 @@ class StatefulSession:
         """
         if map_states is not None:
             states = map_values(states, map_states, self.manifest.states)
-        self._state = self._same_batch(self._model.state_from(states), StateError)
+        state = self._model.state_from(states)
+        self._carry(state, StateError)
 
     def snapshot(self) -> bytes:
         """The states and the step count as bytes, what `save_states` writes.
@@ -200,7 +282,7 @@ class StatefulSession:
         Raises:
             StateError: There is no state before the first call.
         """
-        return dump_state(self._existing("take a snapshot of"), self.manifest)
+        return dump_state(_there(self._carrier.state(), "take a snapshot of"), self.manifest)
 
     def restore(
         self,
@@ -228,7 +310,7 @@ class StatefulSession:
             StateError: There is no state before the first call.
             StateFileError: The file cannot be written.
         """
-        write_state_file(path, dump_state(self._existing("save"), self.manifest))
+        write_state_file(path, dump_state(_there(self._carrier.state(), "save"), self.manifest))
 
     def load_states(
         self,
@@ -263,48 +345,28 @@ class StatefulSession:
                 expected=error.expected,
                 received=error.received,
             ) from error
-        self._state = self._same_batch(state, StateFileError)
+        self._carry(state, StateFileError)
 
-    def _fresh(self) -> State | None:
-        """The initial state where its size is known; None while the batch size is open."""
-        batched = any(state.batch_axis is not None for state in self.manifest.states)
-        if batched and self._model.pinned_batch is None:
-            return None
-        return self._model.initial_state()
+    def _carry(self, state: State, error: type[StateError]) -> None:
+        """Carry this state, if it is of the batch size that the session has."""
 
-    def _existing(self, what: str) -> State:
-        if self._state is None:
-            raise StateError(
-                f"there is no state to {what} yet: the first call fixes the batch size",
-                remedy="run a step first, or set_states",
-            )
-        return self._state
+        def same_batch(before: State | None) -> State:
+            if before is not None and before.batch != state.batch:
+                raise error(
+                    "the states have another batch size than the session",
+                    expected=f"{before.batch} rows",
+                    received=f"{state.batch} rows",
+                    remedy="reset_states() releases the batch size",
+                )
+            return state
 
-    def _same_batch(self, state: State, error: type[StateError]) -> State:
-        if self.batch_size not in (None, state.batch):
-            raise error(
-                "the states have another batch size than the session",
-                expected=f"{self.batch_size} rows",
-                received=f"{state.batch} rows",
-                remedy="reset_states() releases the batch size",
-            )
-        return state
-
-    def _feed(self, x: Any) -> Mapping[str, Array]:
-        if isinstance(x, Mapping):
-            return x
-        names = [tensor.name for tensor in self.manifest.inputs]
-        # a list of one input is Keras's habit too; a list of numbers is no list of inputs
-        listed = isinstance(x, list | tuple) and (len(names) != 1 or _is_array_list(x))
-        values = list(x) if listed else [x]
-        if len(values) != len(names):
-            raise InputError(
-                "the number of inputs is wrong",
-                expected=f"{len(names)}: {names}",
-                received=len(values),
-            )
-        return dict(zip(names, values, strict=True))
+        self._carrier.replace(same_batch)
 
 
-def _is_array_list(x: Sequence[Any]) -> bool:
-    return bool(x) and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) for item in x)
+def _there(state: State | None, what: str) -> State:
+    if state is None:
+        raise StateError(
+            f"there is no state to {what} yet: the first call fixes the batch size",
+            remedy="run a step first, or set_states",
+        )
+    return state

@@ -121,6 +121,35 @@ class State:
                 view[index] = fresh
         return State(self.layout, values, self.steps)
 
+    def take(self, rows: Iterable[int]) -> State:
+        """A state whose rows are these rows of this one, in their order.
+
+        One row may be taken several times (a beam search goes on from one in several ways) or
+        not at all. States without a batch axis, which all rows share, stay as they are.
+
+        Args:
+            rows: Indices of rows, 0 to `batch - 1`; at least one.
+
+        Raises:
+            StateError: An index is out of range, negative or no integer, there is none, or no
+                state has a batch axis.
+        """
+        if self.batch is None:
+            raise StateError(
+                "rows cannot be taken: no state has a batch axis, all rows share them",
+                received=[state.name for state in self.layout],
+            )
+        index = _row_index(rows, self.batch, repeats=True)
+        if not index.size:
+            raise StateError("no rows are taken", expected="1 row or more", received="none")
+        values = {
+            state.name: self.values[state.name]
+            if state.batch_axis is None
+            else np.take(self.values[state.name], index, axis=state.batch_axis)
+            for state in self.layout
+        }
+        return State(self.layout, values, self.steps)
+
 
 def check_values(
     layout: tuple[StateTensor, ...],
@@ -204,7 +233,7 @@ def _checked(
     return view, batch if rows is None else rows
 
 
-def _row_index(rows: Iterable[int], batch: int) -> Array:
+def _row_index(rows: Iterable[int], batch: int, *, repeats: bool = False) -> Array:
     try:
         index = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
     except (TypeError, ValueError) as error:
@@ -218,10 +247,10 @@ def _row_index(rows: Iterable[int], batch: int) -> Array:
             remedy="np.flatnonzero(mask) gives the indices of a mask",
         )
     bad = [int(row) for row in index if not 0 <= row < batch]
-    if bad or len(set(index.tolist())) != len(index):
+    if bad or (not repeats and len(set(index.tolist())) != len(index)):
         raise StateError(
             "`rows` has indices " + ("out of range" if bad else "that repeat"),
-            expected=f"each of 0 to {batch - 1} at most once",
+            expected=f"each of 0 to {batch - 1}" + ("" if repeats else " at most once"),
             received=bad or index.tolist(),
         )
     return index

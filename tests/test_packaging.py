@@ -273,9 +273,15 @@ def test_bare_environment_runs_a_stateful_model(installed: Installed, tmp_path: 
 def test_bare_environment_has_the_command_line(installed: Installed, tmp_path: Path) -> None:
     command = installed.python.with_name("rnnonnx")
     shown = run(command, "--help", cwd=tmp_path).stdout
-    assert {"export", "inspect", "run", "verify", "annotate", "demo"} <= set(shown.split())
+    assert {"export", "inspect", "run", "verify", "annotate", "doctor", "demo"} <= set(
+        shown.split()
+    )
     x = np.ones((1, 3, 2), "float32")
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "model.onnx").write_bytes(running_sum())
     run(command, "run", "model.onnx", "x.npy", "-o", "y.npy", cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), x.cumsum(axis=1))
+    found = json.loads(run(command, "doctor", "model.onnx", "--json", cwd=tmp_path).stdout)
+    assert found["auto"] == "CPUExecutionProvider"
+    assert found["model"]["placements"][0]["nodes"]
+    assert (found["model"]["recurrent"], found["faults"]) == (None, [])

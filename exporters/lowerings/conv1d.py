@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 
 @registry.register("keras.src.layers.convolutional.conv1d.Conv1D", seam="layer", since_opset=14)
-def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
+def lower(layer: Any, tracer: Tracer, inputs: Any, *, extended: bool = False) -> Any:
     """`keras.layers.Conv1D`: `[batch, time, channels]` to `[batch, new time, filters]`.
+
+    Args:
+        layer: The layer.
+        tracer: The trace.
+        inputs: The sequence.
+        extended: Whether the sequence begins with the steps that causal padding would put
+            zeros for; then nothing is padded.
 
     Raises:
         NotLowerableError: Another data format or dtype, or strides with padding "same", whose
@@ -39,6 +46,7 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
     bias = tracer.read(lambda: layer.bias) if layer.use_bias else None
     reach = dilation * (steps - 1)
     pads = {"valid": [0, 0], "causal": [reach, 0], "same": [reach // 2, reach - reach // 2]}
+    padding = "valid" if extended else layer.padding
 
     def emit(builder: GraphBuilder, names: Sequence[str], outputs: Sequence[str]) -> None:
         channels_first = builder.node("Transpose", [names[0]], perm=[0, 2, 1])
@@ -56,7 +64,9 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
         )
         builder.node("Transpose", [result], output=outputs[0], perm=[0, 2, 1])
 
-    padding = layer.padding
-    shape = layer.compute_output_shape(tuple(inputs.shape))
-    (result,) = tracer.mark([inputs], [("float32", list(shape))], emit)
+    batch, time, _ = layer.compute_output_shape(tuple(inputs.shape))
+    if extended and time is not None:
+        time -= reach
+    shape = [batch, time, layer.filters]
+    (result,) = tracer.mark([inputs], [("float32", shape)], emit)
     return result if layer.activation is None else layer.activation(result)

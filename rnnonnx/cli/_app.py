@@ -13,6 +13,7 @@ from rnnonnx.errors import InputError
 from ._errors import tell
 from .annotate import annotate
 from .demo import demo
+from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
@@ -27,7 +28,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 2  usage: a bad option, or input data that does not fit the model
 3  a model, manifest or state file is missing, damaged or of another model
 4  the Keras model cannot be exported faithfully
-5  a missing extra or execution provider; the message carries the pip command
+5  a missing extra or execution provider, a broken package; the message carries the pip command
 130  interrupted (Ctrl-C)
 141  the reader of standard output has closed it, as head does"""
 
@@ -87,6 +88,8 @@ app.command(
         "rnnonnx run model.onnx x.npy -o y.npy --chunk 16 --state-out after.safetensors",
         "rnnonnx run model.onnx chunks/ -o results/ --state-in after.safetensors",
         "producer | rnnonnx run model.onnx - -o - | consumer",
+        "arecord -t raw -f S16_LE | rnnonnx run model.onnx - -o - --stream --input-dtype int16"
+        " --scale 1/32768 --chunk 160 > scores.f32",
     )
 )(run)
 app.command(
@@ -101,6 +104,9 @@ app.command(
         "rnnonnx annotate m.onnx --state h=hn --state c=cn --time-axis x=1 --in-place",
     )
 )(annotate)
+app.command(
+    epilog=_examples("rnnonnx doctor", "rnnonnx doctor model.onnx --json | jq .model.placements")
+)(doctor)
 app.command(epilog=_examples("rnnonnx demo --out demo/"))(demo)
 
 

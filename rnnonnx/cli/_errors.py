@@ -29,6 +29,7 @@ P = ParamSpec("P")
 
 PARITY_FAILED: Final = 1
 _FILE_PROBLEM: Final = 3
+BROKEN_INSTALL: Final = 5
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 _PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 
@@ -37,8 +38,8 @@ _CODES: Final[tuple[tuple[type[RnnonnxError], int], ...]] = (
     (ParityError, PARITY_FAILED),
     (InputError, 2),
     (ArgumentError, 2),
-    (MissingExtraError, 5),
-    (ProviderError, 5),
+    (MissingExtraError, BROKEN_INSTALL),
+    (ProviderError, BROKEN_INSTALL),
     (ExportError, 4),
     (RnnonnxError, _FILE_PROBLEM),  # model, manifest and state files; a failing run
 )

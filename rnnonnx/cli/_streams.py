@@ -21,7 +21,7 @@ import numpy as np
 from rnnonnx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rnnonnx.manifest import Tensor
 
@@ -127,6 +127,40 @@ def read_chunks(source: str, inputs: Sequence[Tensor], fixed: dict[str, Array]) 
     files = _files_in(path) if path.is_dir() else [path]
     for file in files:
         yield Chunk(file.stem, _from_file(file, wanted) | fixed)
+
+
+def split_chunks(chunks: Iterable[Chunk], inputs: Sequence[Tensor], size: int) -> Iterator[Chunk]:
+    """Cut each chunk along time into chunks of `size` steps; the last may be shorter.
+
+    Raises:
+        InputError: No input has a time axis, or the inputs of a chunk differ in length.
+    """
+    axes = {tensor.name: tensor.time_axis for tensor in inputs if tensor.time_axis is not None}
+    if not axes:
+        raise InputError(
+            "--chunk cuts along time, and no input of the model has a time axis",
+            remedy="rnnonnx annotate --time-axis INPUT=N names one in a file made elsewhere",
+        )
+    for chunk in chunks:
+        lengths = {
+            name: chunk.arrays[name].shape[axis]
+            for name, axis in axes.items()
+            if chunk.arrays[name].ndim > axis  # a wrong rank is the session's to refuse
+        }
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                f"the inputs of {chunk.label} differ in length, so they cannot be cut alike",
+                received=", ".join(f"{name}: {length}" for name, length in lengths.items()),
+            )
+        total = next(iter(lengths.values()), 0)
+        for number, start in enumerate(range(0, max(total, 1), size)):
+            part = {}
+            for name, array in chunk.arrays.items():
+                index = [slice(None)] * array.ndim
+                if name in lengths:
+                    index[axes[name]] = slice(start, start + size)
+                part[name] = array[tuple(index)]
+            yield Chunk(f"{chunk.label}.{number:06d}", part)
 
 
 def _files_in(folder: Path) -> list[Path]:

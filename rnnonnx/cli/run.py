@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,14 @@ from ._errors import guarded
 from ._places import Kept, check_distinct, check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rnnonnx.manifest import Tensor
 
     from ._sinks import Sink
     from ._streams import Array, Chunk
 
+_STREAM = "A stream of raw frames"
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -42,7 +44,7 @@ def run(
             metavar="INPUT",
             help="A .npy file (one input), a .npz file (inputs by name), a folder of such files"
             " as a stream of chunks, or - for arrays as np.save writes them, one after the"
-            " other on standard input.",
+            " other on standard input; with --stream, for raw frames there.",
         ),
     ],
     output: Annotated[
@@ -77,7 +79,48 @@ def run(
     ] = None,
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="Execution provider: cpu, cuda, or its full name. Repeatable, in order."),
+        typer.Option(
+            help="Execution provider: cpu, cuda, or its full name; auto for the best that starts."
+            " Repeatable, in order."
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Read raw frames from a pipe, little-endian, [batch, ...] for each time step,"
+            " and write results alike, --chunk frames at a time (1).",
+            rich_help_panel=_STREAM,
+        ),
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="B", help="Rows of a frame (1).", rich_help_panel=_STREAM),
+    ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Length of a frame, where the model leaves it open.",
+            rich_help_panel=_STREAM,
+        ),
+    ] = None,
+    input_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="What the pipe holds, if not the input's dtype: int16, say.",
+            rich_help_panel=_STREAM,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="What each number is multiplied by: 1/32768, say.",
+            rich_help_panel=_STREAM,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -88,27 +131,42 @@ def run(
     each chunk, where there are several.
 
     If a chunk is refused, the results of those before it are written, the state file is not.
+
+    With --stream, frames are fed as they come, and each result is written before the next frame
+    is read. Of several outputs, those of one call follow each other.
     """
     if as_json and output == "-":
         raise InputError("--json and -o - would both write to standard output")
     if not source:
         raise InputError("INPUT is empty", expected="a file, a folder, or - for standard input")
+    frames = {"batch": batch, "frame": frame, "input_dtype": input_dtype, "scale": scale}
+    _check_stream(source, frames, stream=stream)
     kept = _kept(model, source, output, state_in, state_out)
     from rnnonnx.runtime import StatefulSession
 
+    from ._frames import RawSink, frame_layout, read_frames
     from ._sinks import open_sink
-    from ._streams import read_chunks
+    from ._streams import read_chunks, split_chunks
 
-    names = [_PROVIDERS.get(name.lower(), name) for name in provider or []]
-    session = StatefulSession(model, providers=names or None)
+    session = StatefulSession(model, providers=_providers(provider or []))
+    if provider == ["auto"]:
+        note(_choice(session))
     inputs = session.manifest.inputs
     constants = _constants(fixed or [], inputs)
     if state_in is not None:
         session.load_states(state_in)
-    chunks: Iterable[Chunk] = read_chunks(source, inputs, constants)
-    if chunk is not None:
-        chunks = _split(chunks, inputs, chunk)
-    sink = open_sink(output, session.manifest.outputs, kept)
+    chunks: Iterable[Chunk]
+    if stream:
+        layout = frame_layout(
+            inputs, constants, frames, batch=batch or session.batch_size or 1, chunk=chunk
+        )
+        chunks = read_frames(layout, constants)
+    else:
+        chunks = read_chunks(source, inputs, constants)
+        if chunk is not None:
+            chunks = split_chunks(chunks, inputs, chunk)
+    outputs = session.manifest.outputs
+    sink = RawSink(outputs) if stream and output == "-" else open_sink(output, outputs, kept)
     started = time.perf_counter()
     count, written = _stream(session, chunks, sink, keeps_state=state_out is not None)
     seconds = time.perf_counter() - started
@@ -125,12 +183,40 @@ def run(
                 "state_in": state_in and str(state_in),
                 "state_out": state_out and str(state_out),
                 "providers": session.get_providers(),
+                "passed_over": [asdict(item) for item in session.model.passed_over],
                 "seconds": seconds,
             }
         )
     else:
         saved = f", state in {state_out}" if state_out else ""
         note(f"{count} chunks, {session.steps} steps carried, {seconds:.2f} s; {output}{saved}")
+
+
+def _check_stream(source: str, frames: Mapping[str, Any], *, stream: bool) -> None:
+    """Whether the options for frames stand where they mean something."""
+    if stream and source != "-":
+        raise InputError(
+            "--stream reads frames from standard input",
+            expected="- as INPUT",
+            received=source,
+            remedy="rnnonnx run MODEL - -o - --stream < FILE",
+        )
+    given = [f"--{name.replace('_', '-')}" for name, value in frames.items() if value is not None]
+    if given and not stream:
+        raise InputError(f"{', '.join(given)}: these say how raw frames come", expected="--stream")
+
+
+def _providers(names: Sequence[str]) -> Any:
+    """The values of `--provider` as `StatefulSession` takes them."""
+    if list(names) == ["auto"]:
+        return "auto"
+    return [_PROVIDERS.get(name.lower(), name) for name in names] or None
+
+
+def _choice(session: Any) -> str:
+    """What `--provider auto` chose, and why nothing better."""
+    others = "".join(f"; {item.provider}: {item.reason}" for item in session.model.passed_over)
+    return f"runs on {session.get_providers()[0]}{others}"
 
 
 def _kept(
@@ -193,35 +279,3 @@ def _constants(items: Sequence[str], inputs: Sequence[Tensor]) -> dict[str, Arra
                 received=text if len(text) < 200 else f"{text[:200]}...",
             ) from error
     return found
-
-
-def _split(chunks: Iterable[Chunk], inputs: Sequence[Tensor], size: int) -> Iterator[Chunk]:
-    """Cut each chunk along time into chunks of `size` steps; the last may be shorter."""
-    from ._streams import Chunk
-
-    axes = {tensor.name: tensor.time_axis for tensor in inputs if tensor.time_axis is not None}
-    if not axes:
-        raise InputError(
-            "--chunk cuts along time, and no input of the model has a time axis",
-            remedy="rnnonnx annotate --time-axis INPUT=N names one in a file made elsewhere",
-        )
-    for chunk in chunks:
-        lengths = {
-            name: chunk.arrays[name].shape[axis]
-            for name, axis in axes.items()
-            if chunk.arrays[name].ndim > axis  # a wrong rank is the session's to refuse
-        }
-        if len(set(lengths.values())) > 1:
-            raise InputError(
-                f"the inputs of {chunk.label} differ in length, so they cannot be cut alike",
-                received=", ".join(f"{name}: {length}" for name, length in lengths.items()),
-            )
-        total = next(iter(lengths.values()), 0)
-        for number, start in enumerate(range(0, max(total, 1), size)):
-            part = {}
-            for name, array in chunk.arrays.items():
-                index = [slice(None)] * array.ndim
-                if name in lengths:
-                    index[axes[name]] = slice(start, start + size)
-                part[name] = array[tuple(index)]
-            yield Chunk(f"{chunk.label}.{number:06d}", part)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnonnx.errors import RunError
 
-from ._seam import execute
+from .._execute import execute
 from ._slab import as_slots
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ class Runner:
             for item, array in zip(self._inputs, batch.arrays, strict=True)
         }
         names = batch.requests[0].names
-        outputs, values = execute(self._model, feed, self._slab.gather(source, ran), names)
+        result = execute(self._model, feed, self._slab.gather(source, ran), names)
+        outputs, values = result.outputs, result.values
         self._check_outputs(names, outputs, ran)
         part = Part(first, last, outputs)
         # NOTE: before the commit, so that what is committed is always handed out

@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnonnx.errors import PoolError
 
-from ._seam import execute
+from .._execute import execute
 
 if TYPE_CHECKING:
     from .._model import Model
@@ -132,8 +132,9 @@ def _compared(
         for item in manifest.states
     }
     names = [tensor.name for tensor in manifest.outputs]
-    left, left_states = execute(model, plain, states, names)
-    right, right_states = execute(model, full, states, names)
+    alone, padded = (execute(model, feed, states, names) for feed in (plain, full))
+    left, left_states = alone.outputs, alone.values
+    right, right_states = padded.outputs, padded.values
     compared = []
     for tensor, one, other in zip(manifest.outputs, left, right, strict=True):
         cut = other

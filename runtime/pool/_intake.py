@@ -10,7 +10,6 @@ import numpy as np
 from rnnonnx.errors import InputError
 
 from .._feed import check_feed, empty_outputs
-from ._seam import output_names
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -68,7 +67,7 @@ class Intake:
         known = wanted if wanted is None else tuple(wanted) if isinstance(wanted, list) else None
         if (wanted is None or known is not None) and known in self._names:
             return self._names[known]
-        names = tuple(output_names(self._model, wanted))
+        names = tuple(self._model.output_names(wanted))
         if known is not None or wanted is None:
             self._names[known] = names
         return names

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rnnonnx.errors import InputError, PoolError
 
+from .._feed import named_inputs
 from .._model import Model
 from .._state_blob import dump_streams, load_streams
 from ._admission import checked_wait
@@ -20,7 +21,6 @@ from ._joined import joined
 from ._registry import Registry
 from ._reports import Reports
 from ._scheduler import Scheduler, Seat
-from ._seam import named_inputs
 from ._slab import Slab
 from ._stream import Stream, seats_of
 from ._worker import Worker

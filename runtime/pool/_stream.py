@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from ._seam import named_inputs
+from .._feed import named_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,7 +26,9 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's 
 COMMAND = [sys.executable, "-m", "rnnonnx.cli"]
 
 
-@pytest.mark.parametrize("command", ["export", "inspect", "run", "verify", "annotate", "demo"])
+@pytest.mark.parametrize(
+    "command", ["export", "inspect", "run", "verify", "annotate", "doctor", "demo"]
+)
 def test_every_command_has_help_with_examples_and_json(invoke, command):
     result = invoke(command, "--help")
     assert result.exit_code == 0

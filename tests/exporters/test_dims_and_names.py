@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 from rnnonnx.errors import ArgumentError
+from rnnonnx.inspection import inspect_model
 
 RANDOM = np.random.default_rng(5)
 
@@ -206,6 +207,22 @@ def test_layers_of_the_same_name_stay_apart(exported):
     model = keras.Model(inputs, parts[1](parts[0](inputs)))
     file = exported(model, states="all")
     assert [s.name for s in file.manifest.states] == [f"{part.name}/gru.h" for part in parts]
+
+
+def test_equal_weights_of_two_layers_stay_two(exported):
+    """As fresh biases are; `inspect` counts the parameters of both."""
+    inputs = keras.Input((None, 4), name="x")
+    pairs = [
+        [layers.GRU(4, return_sequences=True, name=f"gru{index}") for index in (1, 2)],
+        [layers.Dense(4, name=f"dense{index}") for index in (1, 2)],
+    ]
+    hidden = inputs
+    for first, second in pairs:
+        hidden = second(first(hidden))
+        second.set_weights(first.get_weights())
+    model = keras.Model(inputs, hidden)
+    file = exported(model, verify=False)
+    assert inspect_model(file.path).parameters == model.count_params()
 
 
 def test_embedding_is_one_gather(exported, randomized, close):

@@ -299,8 +299,8 @@ def test_bidirectional_state_is_a_part_of_the_wrapper(exported, randomized, clos
             lambda: layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both"),
             "'both' reads the sequence back",
         ),
-        (lambda: layers.Conv1D(4, 3, padding="same", name="conv"), "look further: 'conv'"),
-        (lambda: layers.GlobalAveragePooling1D(name="pool"), "look further: 'pool'"),
+        (lambda: layers.Conv1D(4, 3, padding="same", name="conv"), "'conv' looks at later steps"),
+        (lambda: layers.GlobalAveragePooling1D(name="pool"), "'pool' pools all steps"),
         (
             lambda: layers.Bidirectional(layers.LSTM(4), name="both"),
             "'both' reads the sequence back",

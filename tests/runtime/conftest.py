@@ -60,13 +60,15 @@ def make_model(manifest, nodes, constants=None, *, graph_shapes=None, metadata=N
     return model.SerializeToString()
 
 
-def _recurrent(op, gates, parts, x_name="x", batch="batch", inits=None, outputs=("y",)):
+def _recurrent(
+    op, gates, parts, x_name="x", batch="batch", inits=None, outputs=("y",), units=UNITS
+):
     """One native node around batch-first state: `y` is the sequence, `last` the last step."""
     rng = np.random.default_rng(7)
     constants = {
-        "W": rng.normal(size=(1, gates * UNITS, FEATURES)).astype("float32"),
-        "R": rng.normal(size=(1, gates * UNITS, UNITS)).astype("float32"),
-        "B": rng.normal(size=(1, 2 * gates * UNITS)).astype("float32"),
+        "W": rng.normal(size=(1, gates * units, FEATURES)).astype("float32"),
+        "R": rng.normal(size=(1, gates * units, units)).astype("float32"),
+        "B": rng.normal(size=(1, 2 * gates * units)).astype("float32"),
         "axis0": np.array([0], dtype="int64"),
         "axis1": np.array([1], dtype="int64"),
     }
@@ -77,7 +79,7 @@ def _recurrent(op, gates, parts, x_name="x", batch="batch", inits=None, outputs=
             f"state_in.{layer}.{part}",
             f"state_out.{layer}.{part}",
             "float32",
-            ("batch", UNITS),
+            ("batch", units),
             (inits or {}).get(part, "zeros"),
         )
         for part in parts
@@ -91,7 +93,7 @@ def _recurrent(op, gates, parts, x_name="x", batch="batch", inits=None, outputs=
             op,
             ["x_time", "W", "R", "B", "", *(f"{part}_0" for part in parts)],
             ["Y", *(f"{part}_n" for part in parts)],
-            hidden_size=UNITS,
+            hidden_size=units,
             **({"linear_before_reset": 1} if op == "GRU" else {}),
         )
     )
@@ -99,19 +101,21 @@ def _recurrent(op, gates, parts, x_name="x", batch="batch", inits=None, outputs=
         nodes.append(helper.make_node("Squeeze", [f"{part}_n", "axis0"], [state.output]))
     tensors = []
     if "y" in outputs:
-        tensors.append(Tensor("y", "float32", (batch, "time", UNITS), 0, 1))
+        tensors.append(Tensor("y", "float32", (batch, "time", units), 0, 1))
         nodes.append(helper.make_node("Squeeze", ["Y", "axis1"], ["y_time"]))
         nodes.append(helper.make_node("Transpose", ["y_time"], ["y"], perm=[1, 0, 2]))
     if "last" in outputs:
-        tensors.append(Tensor("last", "float32", (batch, UNITS), 0))
+        tensors.append(Tensor("last", "float32", (batch, units), 0))
         nodes.append(helper.make_node("Identity", [states[0].output], ["last"]))
     return nodes, constants, tensors, states
 
 
-def _one_input(op, gates, parts, batch="batch", weights=WEIGHTS, **options):
-    nodes, constants, outputs, states = _recurrent(op, gates, parts, batch=batch, **options)
+def _one_input(op, gates, parts, batch="batch", weights=WEIGHTS, units=UNITS, **options):
+    nodes, constants, outputs, states = _recurrent(
+        op, gates, parts, batch=batch, units=units, **options
+    )
     x = Tensor("x", "float32", (batch, "time", FEATURES), 0, 1)
-    pinned = {s.input: (batch, UNITS) for s in states} | {s.output: (batch, UNITS) for s in states}
+    pinned = {s.input: (batch, units) for s in states} | {s.output: (batch, units) for s in states}
     return make_model(
         make_manifest([x], outputs, states, weights), nodes, constants, graph_shapes=pinned
     )
@@ -132,6 +136,11 @@ def lstm_manifest():
     _, _, outputs, states = _recurrent("LSTM", 4, ("h", "c"))
     x = Tensor("x", "float32", ("batch", "time", FEATURES), 0, 1)
     return make_manifest([x], outputs, states).to_json()
+
+
+def wide():
+    """An LSTM of 4 MB of weights."""
+    return lstm(units=512)
 
 
 def gru(**options):
@@ -201,6 +210,23 @@ def growing():
         helper.make_node("Neg", ["x"], ["y"]),
     ]
     return make_model(manifest, nodes, graph_shapes={"s_out": ("rows", 3)})
+
+
+def short_output():
+    """Breaks its manifest's word about an output: `y` is the last step alone."""
+    state = StateTensor("s", "s_in", "s_out", "float32", ("batch", 1))
+    x, y = (Tensor(name, "float32", ("batch", "time", FEATURES), 0, 1) for name in "xy")
+    nodes = [
+        helper.make_node("Slice", ["x", "last", "end", "axis"], ["y"]),
+        helper.make_node("Identity", ["s_in"], ["s_out"]),
+    ]
+    constants = {
+        "last": np.array([-1], dtype="int64"),
+        "end": np.array([1 << 40], dtype="int64"),
+        "axis": np.array([1], dtype="int64"),
+    }
+    graph_shapes = {"y": ("batch", "steps", FEATURES)}
+    return make_model(make_manifest([x], [y], [state]), nodes, constants, graph_shapes=graph_shapes)
 
 
 def scaled():
@@ -302,11 +328,13 @@ def zoo():
         lstm_graph=lstm_graph,
         lstm_manifest=lstm_manifest,
         gru=gru,
+        wide=wide,
         two_inputs=two_inputs,
         counter=counter,
         total=total,
         failing=failing,
         growing=growing,
+        short_output=short_output,
         scaled=scaled,
         ledger=ledger,
         ledger_step=ledger_step,

@@ -159,7 +159,7 @@ def test_default_provider_is_the_cpu_alone(lstm_model):
 
 def test_no_silent_fallback_is_left_on(lstm_model):
     # ONNX Runtime's own switch: on, a provider that fails in a call is replaced by the CPU.
-    assert not lstm_model._session._enable_fallback
+    assert not lstm_model.inference_session._enable_fallback
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_session_options_are_used_as_given(zoo, tmp_path):
 
 
 def test_default_options_are_fit_for_streaming(lstm_model):
-    options = lstm_model._session.get_session_options()
+    options = lstm_model.inference_session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.inter_op.allow_spinning") == "0"

@@ -158,3 +158,35 @@ def test_other_dtypes(zoo, dtype):
     assert session.states[0].dtype == dtype
     session.reset_states(rows=[1])
     assert session.states[0].dtype == dtype
+
+
+def test_take_gathers_rows_in_any_order(zoo, lstm_model):
+    _, state = lstm_model.step({"x": zoo.sequence(batch=3)})
+    taken = state.take([2, 0, 2, 2])
+    assert (taken.batch, taken.steps) == (4, state.steps)
+    for name, value in state.values.items():
+        np.testing.assert_array_equal(taken.values[name], value[[2, 0, 2, 2]])
+    x = zoo.sequence(batch=1, seed=3)
+    (alone,), _ = lstm_model.step({"x": x}, state.take([1]))
+    (all_rows,), _ = lstm_model.step({"x": np.repeat(x, 3, axis=0)}, state)
+    np.testing.assert_allclose(alone[0], all_rows[1], atol=1e-6)
+    assert state.batch == 3
+
+
+def test_take_along_a_batch_that_is_not_the_first_axis(zoo):
+    model = Model.load(zoo.total())
+    state = model.state_from({"total": np.arange(12, dtype="float32").reshape(2, 2, 3)})
+    taken = state.take(np.array([1, 1, 0]))
+    np.testing.assert_array_equal(taken.values["total"], state.values["total"][:, [1, 1, 0]])
+
+
+@pytest.mark.parametrize("rows", [[3], [-1], [0.0], [True], "01", None, 0, [[0]], []])
+def test_take_refuses(zoo, lstm_model, rows):
+    state = lstm_model.initial_state(3)
+    with pytest.raises(StateError, match="rows"):
+        state.take(rows)
+
+
+def test_take_of_states_that_rows_share(zoo):
+    with pytest.raises(StateError, match="no state has a batch axis"):
+        Model.load(zoo.counter()).initial_state().take([0])

@@ -1,4 +1,4 @@
-"""What the tests of the nine systems share: weights, comparison, and a client without rnnonnx.
+"""What the tests of the systems share: weights, comparison, and a client without rnnonnx.
 
 The reference is Keras itself, called here and not through `rnnonnx.verify` or the exporter's
 check: a mistake in those cannot hide itself. Weights are random throughout. Fresh biases are

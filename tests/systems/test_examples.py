@@ -14,7 +14,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
 
 
 def test_there_is_one_for_each_system():
-    assert [path.name[:2] for path in EXAMPLES] == [f"0{number}" for number in range(1, 10)]
+    assert [path.name[:2] for path in EXAMPLES] == [f"{number:02}" for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
