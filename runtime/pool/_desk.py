@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import QueueFullError, StateFileError
+from rnnonnx.errors import PoolError, QueueFullError, StateFileError
 
 from .._state_blob import dump_state, load_state
 from ._admission import Door, checked_wait
@@ -16,7 +16,6 @@ from ._scheduler import Request
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rnnonnx.errors import PoolError
     from rnnonnx.manifest import Manifest
 
     from .._model import Model
@@ -70,18 +69,24 @@ class Desk:
     ) -> list[Array]:
         """One step of these streams, a row each, in one batch; in the calling thread."""
         request = self.request(seats, wanted, feed)
-        if request.outputs is None:
-            self.run_request(request, wait)
+        self.run_request(request, wait)
         if request.error is not None:
             raise request.error
         return request.outputs or []
 
     def run_request(self, request: Request, wait: float) -> None:
-        """See a request through in the calling thread."""
+        """See a request through in the calling thread, unless it has its outputs already.
+
+        Raises:
+            PoolError: It has not been run.
+        """
         wait = checked_wait(wait)
-        if not self._engine.run(request, placed=False):
-            self._door.enter(request.seats, len(request.seats), wait)
-            self._engine.run(request, placed=True)
+        if request.outputs is None:
+            if not self._engine.run(request, placed=False):
+                self._door.enter(request.seats, len(request.seats), wait)
+                self._engine.run(request, placed=True)
+            if isinstance(request.error, PoolError):
+                raise request.error
 
     def request(
         self, seats: Sequence[Seat], wanted: Sequence[str] | None, feed: Mapping[str, Array]

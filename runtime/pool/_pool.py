@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-from rnnonnx.errors import InputError, RunError
+from rnnonnx.errors import InputError, PoolError
 
 from .._feed import named_inputs
 from .._model import Model
@@ -197,21 +197,24 @@ class StreamPool:
         Raises:
             InputError: A name, dtype, rank or size is wrong, or a stream is named twice. No
                 stream has been stepped then.
-            StreamClosedError: A stream is not open. None has been stepped, unless it is
-                closed during the call.
-            PartialRunError: Some streams failed; the error has the others' outputs.
-            QueueFullError: The queue is full. The streams before those that found it so have
-                been stepped: `max_batch` of them at a time.
+            StreamClosedError: A stream is not open. None has been stepped.
+            QueueFullError: The queue is full. None has been stepped.
+            PartialRunError: Some streams failed, or could not be stepped after others had
+                been; the error has those others' outputs.
         """
         wait = checked_wait(wait)
         seats = self._seats(streams)
         feed = named_inputs(self.manifest, x)
         requests = self._desk.requests(seats, output_names, feed, self._max_rows)
-        for request in requests:
-            if request.outputs is None:
+        for done, request in enumerate(requests):
+            try:
                 self._desk.run_request(request, wait)
-            if request.error is not None and not isinstance(request.error, RunError):
-                raise request.error
+            except PoolError as error:
+                if not done:
+                    raise
+                for rest in requests[done:]:
+                    rest.error = error
+                break
         outputs = joined(self.manifest, requests)
         return outputs[0] if len(outputs) == 1 else outputs
 

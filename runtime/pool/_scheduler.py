@@ -139,8 +139,10 @@ class Scheduler:
         """Queue a request at each of its streams; whether it is ready at once."""
         blockers = 0
         for seat in request.seats:
-            blockers += bool(seat.queue)
-            seat.queue.append(request)
+            queue = seat.queue
+            if queue:
+                blockers += 1
+            queue.append(request)
         request.blockers = blockers
         if request.key is not None:
             self.queued += len(request.seats)

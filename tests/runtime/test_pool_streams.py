@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from rnnonnx.errors import (
+    PartialRunError,
     PoolClosedError,
     PoolError,
     PoolFullError,
@@ -48,7 +49,7 @@ def background(call, *args, **kwargs):
     def work():
         try:
             result.append(call(*args, **kwargs))
-        except PoolError as error:
+        except (PoolError, PartialRunError) as error:
             result.append(error)
 
     thread = threading.Thread(target=work)
@@ -78,6 +79,10 @@ def test_ids_are_taken_once_and_free_again(ledger):
                 call()
         assert pool.stats().opened == 2
         assert pool.stats().closed == 1
+        with pool.open("b") as other:
+            assert repr(other) == "<Stream 'b': open>"
+        assert other.closed
+        assert repr(other) == "<Stream 'b': has been closed>"
 
 
 @pytest.mark.parametrize("bad", [3, None, b"a"])
@@ -165,6 +170,22 @@ def test_run_many_larger_than_the_queue(ledger):
         streams = [pool.open(str(i)) for i in range(9)]
         x = np.arange(9).reshape(9, 1)
         assert np.array_equal(pool.run_many(streams, x), x)
+
+
+def test_run_many_that_ends_half_way_says_how_far_it_came(ledger):
+    with StreamPool(ledger, capacity=6, max_batch=2) as pool:
+        streams = [pool.open(str(i)) for i in range(6)]
+        with pool._engine.exclusive():
+            thread, result = background(pool.run_many, streams, np.arange(6).reshape(6, 1))
+            until(lambda: pool.stats().queued == 2)
+            streams[4].close()
+        thread.join(10)
+        (error,) = result
+        assert isinstance(error, PartialRunError)
+        assert sorted(error.errors) == ["4", "5"]
+        assert all(isinstance(e, StreamClosedError) for e in error.errors.values())
+        assert error.outputs[0][:, 0].tolist() == [0, 1, 2, 3, 0, 0]
+        assert streams[5].steps == 0
 
 
 def test_the_first_waits_for_company_no_longer_than_max_delay(ledger):
