@@ -25,7 +25,7 @@ ROWS = 5
 """The batch of stateful models; as many as there are mask patterns."""
 
 LENGTHS = (5, 3, 4, 1, 2)
-RECURRENT = ("LSTM", "GRU", "RNN")
+RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
 
 
 def right_padded(random, time):
@@ -76,6 +76,8 @@ class Group:
         configs: The layers.
         masked: Whether they get the mask that is an input of the model.
         stateful: Whether they keep their state.
+        states: The argument of the export.
+        length: The only length, if the input declares one.
         apart: Whether each reads a sequence of its own. Two operators that read one sequence
             in its two directions become one, also those of different layers.
         path: The ONNX file to write.
@@ -86,6 +88,8 @@ class Group:
     stateful: bool
     apart: bool
     path: object
+    states: str = "stateful"
+    length: int | None = None
     errors: list[str] = field(default_factory=list)
     largest: float = 0.0
 
@@ -95,7 +99,7 @@ class Group:
         for variable in self.model.trainable_variables:
             variable.assign(self.random.normal(0.0, 0.4, variable.shape))
         # the check at the end of an export is not wanted here: this is the check
-        export(self.model, self.path, verify=False)
+        export(self.model, self.path, states=self.states, verify=False)
         self.file = onnx.load(self.path)
         metadata = {entry.key: entry.value for entry in self.file.metadata_props}
         self.manifest = Manifest.from_json(metadata[METADATA_KEY])
@@ -115,10 +119,10 @@ class Group:
             return inputs[name]
 
         for index, config in enumerate(self.configs):
-            x = give("x", (None, FEATURES))
+            x = give("x", (self.length, FEATURES))
             if self.apart:
                 x = keras.layers.Rescaling(1.0 + 0.1 * index, name=f"scale{index}")(x)
-            arguments = {"mask": give("mask", (None,), "bool")} if self.masked else {}
+            arguments = {"mask": give("mask", (self.length,), "bool")} if self.masked else {}
             if config.initial:
                 arguments["initial_state"] = [
                     give(f"s{number}_{units}", (units,))
@@ -130,9 +134,9 @@ class Group:
         return keras.Model(list(inputs.values()), outputs)
 
     def check_graph(self):
-        """The native operator is there for each layer, and nothing runs step by step."""
+        """The operators are there for each layer, and nothing else runs step by step."""
         counts = Counter(node.op_type for node in _nodes(self.file.graph))
-        if found := {"Loop", "Scan", "If"} & set(counts):
+        if found := {"Loop", "If"} & set(counts):
             self.errors.append(f"the file has {found}")
         for config in self.configs:
             ops = Counter(
@@ -145,23 +149,58 @@ class Group:
 
     def check_calls(self):
         """Each call of `_calls`, stateful ones with the state of the call before."""
-        states = {state.input: state.initial(ROWS) for state in self.manifest.states}
+        states = self._first(ROWS)
         for batch, time, mask in self._calls():
+            if not self.stateful:
+                states = self._first(batch)
             feed = {
                 tensor.name: self._draw(tensor.name, tensor.shape, batch, time, mask)
                 for tensor in self.model.inputs
             }
-            wanted = [t.name for t in self.manifest.outputs]
-            after = [state.output for state in self.manifest.states]
-            results = self.session.run([*wanted, *after], {**feed, **states})
-            got, new = results[: len(wanted)], results[len(wanted) :]
+            got, states = self._step(feed, states)
             expected = self.model(list(feed.values()), training=False)
             where = f"on {batch} x {time}"
             for config, mine, theirs in zip(self.owners, got, expected, strict=True):
                 self._compare(config, where, mine, theirs)
-            states = dict(zip(states, new, strict=True))
             if self.stateful:
                 self._compare_states(where, states)
+
+    def _first(self, batch):
+        return {state.input: state.initial(batch) for state in self.manifest.states}
+
+    def check_chunks(self):
+        """With `states="all"`, chunk by chunk gives what Keras gives for the whole sequence.
+
+        A layer whose initial state is an input of the model takes it anew for each chunk, and
+        is left out.
+        """
+        mask = np.stack([pattern(self.random, 7) for pattern in PATTERNS])
+        feed = {
+            tensor.name: self._draw(tensor.name, tensor.shape, ROWS, 7, mask)
+            for tensor in self.model.inputs
+        }
+        expected = self.model(list(feed.values()), training=False)
+        states, parts = self._first(ROWS), []
+        for chunk in (slice(0, 3), slice(3, 4), slice(4, 7)):
+            cut = {
+                name: value[:, chunk] if name in ("x", "mask") else value
+                for name, value in feed.items()
+            }
+            got, states = self._step(cut, states)
+            parts.append(got)
+        for index, (config, whole) in enumerate(zip(self.owners, expected, strict=True)):
+            if config.initial:
+                continue
+            pieces = [part[index] for part in parts]
+            sequence = self.manifest.outputs[index].time_axis == 1
+            mine = np.concatenate(pieces, axis=1) if sequence else pieces[-1]
+            self._compare(config, "in chunks", mine, whole)
+
+    def _step(self, feed, states):
+        wanted = [t.name for t in self.manifest.outputs]
+        after = [state.output for state in self.manifest.states]
+        results = self.session.run([*wanted, *after], {**feed, **states})
+        return results[: len(wanted)], dict(zip(states, results[len(wanted) :], strict=True))
 
     def _calls(self):
         """Batch, length and mask of each call.
@@ -171,17 +210,19 @@ class Group:
         """
         if self.stateful:
             for call, time in enumerate(LENGTHS if self.masked else LENGTHS[:3]):
+                time = self.length or time
                 rows = [PATTERNS[(row + call) % ROWS](self.random, time) for row in range(ROWS)]
                 yield ROWS, time, np.stack(rows)
         elif self.masked:
             for call, pattern in enumerate(PATTERNS):
-                batch, time = 1 + call % 3, LENGTHS[call] + 1
+                batch, time = 1 + call % 3, self.length or LENGTHS[call] + 1
                 rows = [pattern(self.random, time) for _ in range(batch)]
                 yield batch, time, np.stack(rows)
-            yield ROWS, 4, np.stack([pattern(self.random, 4) for pattern in PATTERNS])
+            time = self.length or 4
+            yield ROWS, time, np.stack([pattern(self.random, time) for pattern in PATTERNS])
         else:
             for batch, time in [(1, 1), (3, 6), (2, 3)]:
-                yield batch, time, None
+                yield batch, self.length or time, None
 
     def _draw(self, name, shape, batch, time, mask):
         if name == "mask":
@@ -193,7 +234,8 @@ class Group:
         for config in self.configs:
             prefix = f"state_in.{config.layer.name}."
             mine = [value for name, value in states.items() if name.startswith(prefix)]
-            theirs = [variable for half in _halves(config.layer) for variable in half.states or ()]
+            halves = [half.states or () for half in _halves(config.layer)]
+            theirs = keras.tree.flatten(halves)
             if len(mine) != len(theirs):
                 self.errors.append(f"{config.title}: {len(mine)} states, not {len(theirs)}")
                 continue
@@ -230,10 +272,13 @@ def _halves(layer):
 def conforms(tmp_path, record_property):
     """Exports a group of configurations and compares each with Keras."""
 
-    def run(configs, *, masked, stateful, apart=False):
-        group = Group(configs, masked, stateful, apart, tmp_path / "group.onnx")
+    def run(configs, *, masked, stateful, apart=False, states="stateful", length=None):
+        path = tmp_path / "group.onnx"
+        group = Group(configs, masked, stateful, apart, path, states, length)
         group.check_graph()
         group.check_calls()
+        if states == "all" and not stateful:
+            group.check_chunks()
         record_property("configurations", len(configs))
         record_property("largest", group.largest)
         assert not group.errors, "\n".join(group.errors)

@@ -157,3 +157,12 @@ def tf_keras():
         warnings.simplefilter("ignore")
         import tf_keras
     return tf_keras
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How far the published files are from Keras 2, a line each."""
+    for report in terminalreporter.getreports("passed"):
+        found = [value for name, value in report.user_properties if name == "error"]
+        if found and report.when == "call":
+            name = dict(report.user_properties).get("published")
+            terminalreporter.write_line(f"{name}: largest difference {max(found):.1e}")

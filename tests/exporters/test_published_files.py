@@ -70,7 +70,13 @@ class OldAverage(tf_keras.layers.Layer):
         return tf.reduce_sum(inputs * weights[..., None], axis=1)
 
 
-def compare(file, model, x, close):
+@pytest.fixture(autouse=True)
+def _told(request, record_property):
+    """What the summary at the end of the run says: the file, and how far it is from Keras 2."""
+    record_property("published", request.node.name.removeprefix("test_"))
+
+
+def compare(file, model, x, close, record_property):
     got = file.session.run(
         [t.name for t in file.manifest.outputs], {file.manifest.inputs[0].name: x}
     )
@@ -79,16 +85,19 @@ def compare(file, model, x, close):
     assert len(got) == len(expected)
     for mine, theirs in zip(got, expected, strict=True):
         close(mine, theirs)
+        record_property("error", float(np.max(np.abs(mine - np.asarray(theirs)))))
 
 
-def test_crema(exported, close):
+def test_crema(exported, close, record_property):
     """Conv2D, two Bidirectional GRUs of reset_after=False and hard_sigmoid, a custom layer."""
     path = data_file("crema", "crema/models/chord/model.h5")
     model = tf_keras.models.load_model(
         path, compile=False, custom_objects={"SqueezeLayer": OldSqueeze}
     )
     file = exported(path, custom_objects={"SqueezeLayer": Squeeze})
-    compare(file, model, RANDOM.normal(size=(2, 20, 216, 2)).astype("float32"), close)
+    compare(
+        file, model, RANDOM.normal(size=(2, 20, 216, 2)).astype("float32"), close, record_property
+    )
     ops = file.ops()
     assert ops["GRU"] == 2
     assert not {"Loop", "Scan"} & set(ops)
@@ -99,7 +108,7 @@ def test_crema(exported, close):
     assert "0.2 x + 0.5" in told
 
 
-def test_textgenrnn(tmp_path, exported, close):
+def test_textgenrnn(tmp_path, exported, close, record_property):
     """Two LSTMs whose weights a CuDNNLSTM has saved, by layer name, without a model."""
     path = data_file("textgenrnn", "textgenrnn/textgenrnn_weights.hdf5")
     layers = tf_keras.layers
@@ -126,7 +135,7 @@ def test_textgenrnn(tmp_path, exported, close):
         custom_objects={"OldAverage": Average},
         sample_inputs={"input": rows},
     )
-    compare(file, model, rows, close)
+    compare(file, model, rows, close, record_property)
     assert file.ops()["LSTM"] == 2
     assert any("cuDNN's layout: 'rnn_1', 'rnn_2'" in note for note in file.report.notes)
 
@@ -136,10 +145,11 @@ def test_textgenrnn(tmp_path, exported, close):
     ("name", "length", "tokens", "op"),
     [("onceler", 11, 62, "LSTM"), ("op", 19, 689, "GRU"), ("syllabler", 45, 259, "GRU")],
 )
-def test_eng_syl(name, length, tokens, op, exported, close):
+def test_eng_syl(name, length, tokens, op, exported, close, record_property):
     path = data_file("eng-syl", f"eng_syl/{name}_best_weights.h5")
     model = tf_keras.models.load_model(path, compile=False)
     file = exported(path)
-    compare(file, model, RANDOM.integers(0, tokens, (3, length)).astype("float32"), close)
+    x = RANDOM.integers(0, tokens, (3, length)).astype("float32")
+    compare(file, model, x, close, record_property)
     assert op in file.ops()
     assert "Loop" not in file.ops()
