@@ -13,6 +13,7 @@ import keras
 
 from rnnonnx.errors import ModelFileError
 
+from . import _masks, _softmax
 from ._arithmetic import keras2_hard_sigmoid
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ RENAMED = {
     "UnifiedLSTM": "LSTM",
     "ThresholdedReLU": "ReLU",
 }
+# Keras's own layers with the rule on masks that Keras 2 had.
+_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED}
 _CUDNN = ("CuDNNGRU", "CuDNNLSTM")
 
 # Only training reads these, and their configs have had many forms.
@@ -82,7 +85,7 @@ def layer_arguments(
     """
     name = str(config.get("name"))
     current = RENAMED.get(class_name, class_name)
-    cls = getattr(keras.layers, current, None)
+    cls = _REPLACED.get(current) or getattr(keras.layers, current, None)
     if cls is None or not inspect.isclass(cls):
         raise ModelFileError(
             f"layer {name!r} is a {class_name}, which Keras 3 does not have",

@@ -15,6 +15,7 @@ from rnnonnx.errors import ModelFileError
 from ._arguments import policy_name
 from ._json import plain
 from ._layers import Names, build_layer
+from ._masks import OldMask
 from ._nodes import call_arguments, lowest_calls, references, replace
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Rebuilder:
     def __init__(self, custom_objects: Mapping[str, Any], adaptations: Adaptations) -> None:
         self.members: dict[int, list[tuple[str, Any]]] = {}
         self.classes: dict[int, str] = {}
+        self._old_masks: list[Any] = []
         self._names = Names(custom_objects, adaptations)
         self._adaptations = adaptations
 
@@ -65,6 +67,9 @@ class Rebuilder:
                 f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
                 remedy=_REMEDY,
             ) from error
+        for layer in self._old_masks:
+            if layer.met_mask:
+                self._adaptations.add(layer.old_rule, layer.name)
         if not isinstance(model, keras.Model):
             raise ModelFileError(f"the config is that of a {entry['class_name']}, not of a model")
         unbuilt = [name for name, layer in self.members.get(id(model), ()) if not layer.built]
@@ -81,6 +86,8 @@ class Rebuilder:
         """A layer or a model."""
         layer = self._make(entry)
         self.classes[id(layer)] = str(entry["class_name"])
+        if isinstance(layer, OldMask):
+            self._old_masks.append(layer)
         return layer
 
     def _make(self, entry: Mapping[str, Any]) -> Any:

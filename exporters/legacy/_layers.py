@@ -169,12 +169,25 @@ def _custom_layer(
 def _lambda_layer(config: dict[str, Any], names: Names) -> Any:
     """A Lambda around a function that the caller gave by name, or around the file's own code."""
     function = lambda_function(config, names.find, names.custom_objects)
+    mask = config.get("mask")
+    if mask is not None:
+        found = names.find(mask) if isinstance(mask, str) else None
+        if found is None:
+            raise ModelFileError(
+                f"layer {config['name']!r} is a Lambda with a mask of its own, "
+                + (f"the function {mask!r}" if isinstance(mask, str) else "which is code"),
+                expected="a Lambda without mask=, or a function that custom_objects= gives",
+                remedy="write a layer that computes the same, mask included, and pass it as "
+                'custom_objects={"Lambda": ...}',
+            )
+        mask = found
     shape = config.get("output_shape")
     return keras.layers.Lambda(
         function,
         output_shape=tuple(shape)
         if isinstance(shape, list) and config.get("output_shape_type", "raw") == "raw"
         else None,
+        mask=mask,
         arguments=config.get("arguments") or None,
         name=config["name"],
     )

@@ -22,6 +22,9 @@ _DENSE = "keras.src.layers.core.dense.Dense"
 
 
 @registry.register(
+    "rnnonnx.exporters.legacy._masks.TimeDistributed", seam="rewrite", since_opset=14
+)
+@registry.register(
     "keras.src.layers.rnn.time_distributed.TimeDistributed", seam="rewrite", since_opset=14
 )
 def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None, mask: Any = None) -> Any:
