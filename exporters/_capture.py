@@ -168,7 +168,7 @@ def capture(
         inputs = tensors[: len(signature.inputs)]
         values = tensors[len(signature.inputs) :]
         tracer.graph = tf.compat.v1.get_default_graph()
-        tracer.lifted.update(_pack_calls(states, values))
+        _pack_calls(tracer, states, values)
         with keras.StatelessScope() as scope:
             for state, value in zip(states, values, strict=True):
                 if state.variable is not None:
@@ -199,16 +199,17 @@ def capture(
     return Trace(function, tuple(names), tracer.markers, tracer.declined, tracer.lookups)
 
 
-def _pack_calls(states: Sequence[LiftedState], values: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    """The lifted initial state of each recurrent call, in the nest that its layer expects."""
+def _pack_calls(tracer: Tracer, states: Sequence[LiftedState], values: Sequence[Any]) -> None:
+    """Hand the tracer the lifted state of each call, in the nest that its layer expects."""
     groups: dict[int, tuple[StatefulCall, list[Any]]] = {}
     for state, value in zip(states, values, strict=True):
         if state.call is not None:
             groups.setdefault(id(state.call), (state.call, []))[1].append(value)
-    return {
-        (id(call.entry.layer), call.index): keras.tree.pack_sequence_as(call.structure, group)
-        for call, group in groups.values()
-    }
+    for call, group in groups.values():
+        key = (id(call.entry.layer), call.index)
+        if call.output is not None:
+            *group, tracer.before[key] = group
+        tracer.lifted[key] = keras.tree.pack_sequence_as(call.structure, group)
 
 
 def _input_specs(signature: Signature, shapes: Sequence[Sequence[int | None]]) -> list[Any]:

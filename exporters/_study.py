@@ -89,7 +89,7 @@ def study(
     masked = any(call.masked for call in discovery.calls)
     lifted = plan_states(states, table, discovery.updated, discovery.calls)
     sampler = Sampler(
-        signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
+        signature, discovery.lookups, data, mask_values=_mask_values(table) if masked else None
     )
 
     def probe(shapes: Shapes) -> Prober:
@@ -232,12 +232,10 @@ def _state_notes(
         )
 
 
-def _mask_value(table: LayerTable) -> float:
-    """What the model's Masking layer masks; an Embedding masks 0."""
-    values = [
-        entry.layer.mask_value for entry in table if isinstance(entry.layer, keras.layers.Masking)
-    ]
-    return float(values[0]) if values else 0.0
+def _mask_values(table: LayerTable) -> list[float]:
+    """What the model's Masking layers mask."""
+    masking = [entry.layer for entry in table if isinstance(entry.layer, keras.layers.Masking)]
+    return sorted({float(layer.mask_value) for layer in masking})
 
 
 def _recurrent(table: LayerTable) -> bool:

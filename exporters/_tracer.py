@@ -22,7 +22,7 @@ import tensorflow as tf
 from ._builder import GraphBuilder
 from ._caches import call_with_cache, reach
 from ._layers import LayerEntry, LayerTable, is_recurrent
-from ._loops import lower_cells, run_loop
+from ._loops import lower_cells, run_loop, shows_state
 from ._registry import NotLowerableError, Registry
 from ._states import StatefulCall, describe_cache, describe_structure
 
@@ -52,12 +52,14 @@ class Frame:
         index: Which call of it, from 0.
         own_state: Whether it has asked for its own initial state.
         lifted: Whether it was given a lifted one.
+        before: The last output of the chunk before, if that is lifted too.
     """
 
     entry: LayerEntry
     index: int
     own_state: bool = False
     lifted: bool = False
+    before: Any = None
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Tracer:
         opset: The ONNX opset that they may use.
         lowering: Whether lowerings replace Keras's maths; the reference keeps it.
         lifted: Symbolic initial states by `(id(layer), call index)`.
+        before: Symbolic last outputs of the chunk before, by the same, where they are lifted.
         graph: The TensorFlow graph that is being traced; markers stay at its top level.
         calls: Each call of a layer that goes from step to step so far.
         finals: Final states by `(id(layer), call index)`.
@@ -84,6 +87,7 @@ class Tracer:
     opset: int
     lowering: bool
     lifted: dict[tuple[int, int], Any] = field(default_factory=dict)
+    before: dict[tuple[int, int], Any] = field(default_factory=dict)
     graph: Any = None
     calls: list[StatefulCall] = field(default_factory=list)
     finals: dict[tuple[int, int], Any] = field(default_factory=dict)
@@ -266,6 +270,7 @@ class Tracer:
             frame.own_state = True
             state = self.lifted.get((id(layer), frame.index))
             frame.lifted = state is not None
+            frame.before = self.before.get((id(layer), frame.index))
             return original(*args, **kwargs) if state is None else state
 
         return seam
@@ -277,17 +282,30 @@ class Tracer:
         def seam(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras's signature
             frame = self._frames[-1]
             masked = any(m is not None for m in keras.tree.flatten(mask))
-            self.calls.append(
-                StatefulCall(
-                    entry, frame.index, describe_structure(initial_state), frame.own_state, masked
-                )
-            )
+            repeats = masked and not entry.layer.zero_output_for_mask
             if self._at_top():
                 self.steps.append(tf.shape(sequences)[1])
             result = run_loop(
                 self, frame, ops, inner_loop, (sequences, initial_state, mask, training)
             )
-            self.finals[id(entry.layer), frame.index] = result[2]
+            self.calls.append(
+                StatefulCall(
+                    entry,
+                    frame.index,
+                    describe_structure(initial_state),
+                    frame.own_state,
+                    masked,
+                    repeats=repeats,
+                    output=describe_structure(result[0])
+                    if repeats and not shows_state(self, entry.layer)
+                    else None,
+                )
+            )
+            after = [*keras.tree.flatten(result[2])]
+            # where it is lifted, the last output is the last of the call's states
+            self.finals[id(entry.layer), frame.index] = (
+                after if frame.before is None else [*after, result[0]]
+            )
             return result
 
         return seam
