@@ -17,7 +17,7 @@ from rnnonnx.errors import UnsupportedLayerError
 
 from ._builder import GraphBuilder
 from ._compat import numpy_object_alias, quiet_tf2onnx
-from ._conversions import convert_erfc, convert_reverse
+from ._conversions import convert_erfc, convert_expm1, convert_reverse
 from ._scan import as_body
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _convert(
                     custom_op_handlers={
                         "PyFunc": (replace_marker, []),
                         "Erfc": (convert_erfc, []),
+                        "Expm1": (convert_expm1, []),
                         "ReverseV2": (convert_reverse, []),
                     },
                     input_names=inputs,
