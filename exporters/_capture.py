@@ -87,6 +87,9 @@ def discover(
 ) -> Discovery:
     """Trace Keras's own maths once to see which state an inference call has.
 
+    A layer that was never called (an activation with a weight, say) is built by the trace, in
+    which the layers around it are then called once more: a second one counts the calls.
+
     Args:
         table: The model's layers.
         signature: Its inputs.
@@ -96,6 +99,16 @@ def discover(
     Raises:
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
+    unbuilt = [entry.layer for entry in table if not entry.layer.built]
+    found = _discover_once(table, signature, shapes, opset)
+    if any(layer.built for layer in unbuilt):
+        found = _discover_once(table, signature, shapes, opset)
+    return found
+
+
+def _discover_once(
+    table: LayerTable, signature: Signature, shapes: Sequence[Sequence[int | None]], opset: int
+) -> Discovery:
     tracer = Tracer(table, load_lowerings(), opset, lowering=False)
     scope = _RecordingScope()
 
