@@ -9,6 +9,7 @@ While it traces, a layer with a lowering leaves a marker in place of its own mat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +233,25 @@ def _input_specs(signature: Signature, shapes: Sequence[Sequence[int | None]]) -
     ]
 
 
+# What TensorFlow takes as the name of a scope; the outermost must not begin with a mark.
+_SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]*")
+_OUTERMOST = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+
+
+def _refuse_names(table: LayerTable, error: Exception) -> None:
+    """Refuse names with which Keras cannot trace a layer: the model's own `predict` fails too."""
+    refused = [name for name in [table.model.name] if not _OUTERMOST.fullmatch(name)]
+    refused += [e.layer.name for e in table if not _SCOPE.fullmatch(e.layer.name)]
+    if refused:
+        raise UnsupportedLayerError(
+            f"layer {refused[0]!r}: TensorFlow does not take its name as that of a scope, so Keras "
+            "cannot trace it",
+            expected="a name of ASCII letters, digits, dots, hyphens and underscores",
+            received=refused,
+            remedy="rename the layer: layer.name = 'another_name'",
+        ) from error
+
+
 def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
     # A GPU build of TensorFlow would trace cuDNN's operations, which tf2onnx does not know.
     with tf.device("/cpu:0"), tracer.patched():
@@ -240,6 +260,8 @@ def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
         except ExportError:
             raise
         except Exception as error:
+            if "scope name" in str(error):
+                _refuse_names(tracer.table, error)
             last = tracer.last_reached()
             where = f" (last layer reached: {last!r})" if last else ""
             raise UnsupportedLayerError(
