@@ -9,6 +9,7 @@ While it traces, a layer with a lowering leaves a marker in place of its own mat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,9 @@ def discover(
 ) -> Discovery:
     """Trace Keras's own maths once to see which state an inference call has.
 
+    A layer that was never called (an activation with a weight, say) is built by the trace, in
+    which the layers around it are then called once more: a second one counts the calls.
+
     Args:
         table: The model's layers.
         signature: Its inputs.
@@ -100,6 +104,16 @@ def discover(
     Raises:
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
+    unbuilt = [entry.layer for entry in table if not entry.layer.built]
+    found = _discover_once(table, signature, shapes, opset)
+    if any(layer.built for layer in unbuilt):
+        found = _discover_once(table, signature, shapes, opset)
+    return found
+
+
+def _discover_once(
+    table: LayerTable, signature: Signature, shapes: Sequence[Sequence[int | None]], opset: int
+) -> Discovery:
     tracer = Tracer(table, load_lowerings(), opset, lowering=False)
     scope = tracer.scope = _RecordingScope()
 
@@ -172,7 +186,7 @@ def capture(
         inputs = tensors[: len(signature.inputs)]
         values = tensors[len(signature.inputs) :]
         tracer.graph = tf.compat.v1.get_default_graph()
-        tracer.lifted.update(_pack_calls(states, values))
+        _pack_calls(tracer, states, values)
         with keras.StatelessScope() as scope:
             tracer.scope = scope
             for state, value in zip(states, values, strict=True):
@@ -206,16 +220,17 @@ def capture(
     )
 
 
-def _pack_calls(states: Sequence[LiftedState], values: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    """The lifted initial state of each recurrent call, in the nest that its layer expects."""
+def _pack_calls(tracer: Tracer, states: Sequence[LiftedState], values: Sequence[Any]) -> None:
+    """Hand the tracer the lifted state of each call, in the nest that its layer expects."""
     groups: dict[int, tuple[StatefulCall, list[Any]]] = {}
     for state, value in zip(states, values, strict=True):
         if state.call is not None:
             groups.setdefault(id(state.call), (state.call, []))[1].append(value)
-    return {
-        (id(call.entry.layer), call.index): keras.tree.pack_sequence_as(call.structure, group)
-        for call, group in groups.values()
-    }
+    for call, group in groups.values():
+        key = (id(call.entry.layer), call.index)
+        if call.output is not None:
+            *group, tracer.before[key] = group
+        tracer.lifted[key] = keras.tree.pack_sequence_as(call.structure, group)
 
 
 def _input_specs(signature: Signature, shapes: Sequence[Sequence[int | None]]) -> list[Any]:
@@ -223,6 +238,25 @@ def _input_specs(signature: Signature, shapes: Sequence[Sequence[int | None]]) -
         tf.TensorSpec(list(shape), model_input.dtype, name=f"input_{index}")
         for index, (model_input, shape) in enumerate(zip(signature.inputs, shapes, strict=True))
     ]
+
+
+# What TensorFlow takes as the name of a scope; the outermost must not begin with a mark.
+_SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]*")
+_OUTERMOST = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+
+
+def _refuse_names(table: LayerTable, error: Exception) -> None:
+    """Refuse names with which Keras cannot trace a layer: the model's own `predict` fails too."""
+    refused = [name for name in [table.model.name] if not _OUTERMOST.fullmatch(name)]
+    refused += [e.layer.name for e in table if not _SCOPE.fullmatch(e.layer.name)]
+    if refused:
+        raise UnsupportedLayerError(
+            f"layer {refused[0]!r}: TensorFlow does not take its name as that of a scope, so Keras "
+            "cannot trace it",
+            expected="a name of ASCII letters, digits, dots, hyphens and underscores",
+            received=refused,
+            remedy="rename the layer: layer.name = 'another_name'",
+        ) from error
 
 
 def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
@@ -233,6 +267,8 @@ def _trace(tracer: Tracer, step: Callable[..., Any], specs: list[Any]) -> Any:
         except ExportError:
             raise
         except Exception as error:
+            if "scope name" in str(error):
+                _refuse_names(tracer.table, error)
             last = tracer.last_reached()
             where = f" (last layer reached: {last!r})" if last else ""
             raise UnsupportedLayerError(

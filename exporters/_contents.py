@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
@@ -65,6 +66,7 @@ def read_contents(file: Path) -> FileContents:
         return _contents(file, "saved_model", config, version)
     readers = {".keras": _keras, ".h5": _h5, ".hdf5": _h5, ".json": _json}
     if file.suffix not in readers:
+        _refuse_ending(file)
         raise ModelFileError(
             f"cannot tell what {str(file)!r} holds",
             expected=EXPECTED,
@@ -76,6 +78,7 @@ def read_contents(file: Path) -> FileContents:
     except ModelFileError:
         raise
     except READ_ERRORS as error:
+        _refuse_ending(file)
         forms = {".keras": "a zip archive with config.json", ".json": "a model's JSON"}
         raise ModelFileError(
             f"{str(file)!r} is no Keras file or is damaged: {one_line(error)}",
@@ -120,6 +123,30 @@ def _too_deep(config: Any) -> bool:
             if isinstance(item, dict | list)
         ]
     return bool(level)
+
+
+def _refuse_ending(file: Path) -> None:
+    """Say so where a file is sound and has the ending of another kind.
+
+    Raises:
+        ModelFileError: It is such a file.
+    """
+    if file.is_dir():
+        return
+    kind, ending = "", ""
+    if zipfile.is_zipfile(file):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+            if "config.json" in archive.namelist():
+                kind, ending = "a .keras archive", ".keras"
+    elif h5py.is_hdf5(file):
+        kind, ending = "an HDF5 file", ".h5"
+    if ending and file.suffix not in (ending, {".h5": ".hdf5"}.get(ending)):
+        raise ModelFileError(
+            f"{str(file)!r} is {kind} under another ending",
+            expected=f"the ending {ending}",
+            received=f"the ending {file.suffix!r}",
+            remedy=f"rename it to {file.with_suffix(ending).name!r}",
+        )
 
 
 _KINDS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".json": "json"}

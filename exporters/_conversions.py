@@ -19,6 +19,14 @@ def convert_erfc(graph: Any, node: Any, _name: str, _args: Any) -> None:
     finish(builder.node("Sub", [builder.const("one", one), builder.node("Erf", [source])]))
 
 
+def convert_expm1(graph: Any, node: Any, _name: str, _args: Any) -> None:
+    """`Expm1`, with which Keras computes celu, as `Exp - 1`: tf2onnx has no handler."""
+    one = np.ones((), onnx.helper.tensor_dtype_to_np_dtype(node.output_dtypes[0]))
+    source, finish = node.input[0], _take_out(graph, node)
+    builder = GraphBuilder(graph, node.name.rsplit("/", 1)[0], {})
+    finish(builder.node("Sub", [builder.node("Exp", [source]), builder.const("one", one)]))
+
+
 def convert_reverse(graph: Any, node: Any, _name: str, _args: Any) -> None:
     """`ReverseV2` as a Slice for each axis; tf2onnx makes a ReverseSequence and its lengths."""
     rank = len(graph.get_shape(node.input[0]))

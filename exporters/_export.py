@@ -166,6 +166,8 @@ def export(
 
 def _target(path: str | os.PathLike[str]) -> Path:
     try:
+        if not os.fspath(path):
+            raise ModelFileError("the name of the ONNX file is empty")
         target = Path(path)
         exists = target.is_dir()
     except (TypeError, ValueError) as error:

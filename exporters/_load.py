@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,13 @@ import keras
 from rnnonnx.errors import ModelFileError, RnnonnxError, UnsafeModelError
 
 from . import legacy
-from ._contents import FileContents, read_contents
+from ._contents import EXPECTED, FileContents, read_contents
 from ._file_guards import READ_ERRORS
 from ._safety import refuse_code
 from ._weights_file import load_keras3_weights, open_weights
 from ._wording import one_line
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
 
@@ -72,6 +72,8 @@ def load(
     safe_mode: bool = True,
 ) -> LoadedModel:
     """The same as `load_model`, with notes on what was adapted."""
+    if not os.fspath(path):
+        raise ModelFileError("the path of the model is empty", expected=EXPECTED)
     contents = read_contents(Path(path))
     if (contents.kind == "json") != (weights is not None):
         raise ModelFileError(

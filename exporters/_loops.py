@@ -71,6 +71,7 @@ def run_loop(
     """
     entry = frame.entry
     sequences, initial_state, mask, training = arguments
+    before = _before(frame, initial_state, mask)
     declined: list[str] = []
     if ops:
         try:
@@ -80,7 +81,7 @@ def run_loop(
     result = None
     if tracer.lowering:
         try:
-            result = mark_scan(tracer, entry, sequences, initial_state, mask, training)
+            result = mark_scan(tracer, entry, sequences, initial_state, mask, training, before)
         except NotLowerableError as reason:
             why = [tracer.declined.get(entry.path, ""), *declined]
             declined = [*filter(None, why), f"no Scan: {reason}"]
@@ -88,24 +89,34 @@ def run_loop(
         tracer.declined[entry.path] = "; ".join(declined)
     if result is None:
         result = inner_loop(sequences, initial_state, mask, training=training)
-    masked = any(m is not None for m in keras.tree.flatten(mask))
-    if _continues(tracer, frame, masked=masked):
-        own = initial_state[-1] if _is_stack(entry.layer.cell) else initial_state
-        result = _continue(result, keras.tree.flatten(own)[0], mask)
+        result = result if before is None else _continue(result, before, mask)
     return result
 
 
-def _continues(tracer: Tracer, frame: Frame, *, masked: bool) -> bool:
-    """Whether a masked step at the beginning repeats the output of the chunk before.
+def shows_state(tracer: Tracer, layer: Any) -> bool:
+    """Whether a layer's output is its last cell's first state, which begins with zeros.
 
-    So it is for a layer that begins anew in Keras and whose state was lifted to stream it.
-    The output of the cells that ONNX knows is their h, which the state holds.
+    So it is for the cells that ONNX knows, under Keras's own loops.
+    """
+    if type(layer) not in _KERAS_LOOPS:
+        return False
+    cells = layer.cell.cells if _is_stack(layer.cell) else [layer.cell]
+    return all(tracer.registry.find(type(cell), "cell", tracer.opset) for cell in cells)
+
+
+def _before(frame: Frame, initial_state: Any, mask: Any) -> Any:
+    """What a masked step at the beginning repeats; None if that is zeros, as Keras has it.
+
+    A layer that begins anew in Keras and whose state was lifted to stream it repeats the last
+    output of the chunk before: a state of its own, or the h that the state holds anyway.
     """
     layer = frame.entry.layer
-    cell = layer.cell
-    cells = cell.cells if _is_stack(cell) else [cell]
-    known = all(tracer.registry.find(type(part), "cell", tracer.opset) for part in cells)
-    return masked and frame.lifted and known and not layer.zero_output_for_mask
+    masked = any(item is not None for item in keras.tree.flatten(mask))
+    if not masked or not frame.lifted or layer.zero_output_for_mask:
+        return None
+    if frame.before is not None:
+        return frame.before
+    return keras.tree.flatten(initial_state[-1] if _is_stack(layer.cell) else initial_state)[0]
 
 
 def _mark_operators(
@@ -126,7 +137,7 @@ def _mark_operators(
         backwards=layer.go_backwards,
         masked=bool(masks),
         zero_output=layer.zero_output_for_mask,
-        continued=_continues(tracer, frame, masked=bool(masks)),
+        continued=_before(frame, initial_state, mask) is not None,
     )
     sizes = [op.units for op in ops for _ in range(op.states)]
     outputs = [("float32", [batch, time, units]), ("float32", [batch, units])]
@@ -139,9 +150,12 @@ def _mark_operators(
 
 
 def _continue(result: tuple[Any, Any, Any], before: Any, mask: Any) -> tuple[Any, Any, Any]:
-    """Put the initial h, `before`, where Keras gives zeros until the first valid step."""
+    """Put the output `before` where Keras gives zeros until the first valid step."""
     last, outputs, states = result
     valid = tf.cast(next(m for m in keras.tree.flatten(mask) if m is not None), tf.int32)
-    begun = tf.cumsum(valid, axis=1)[:, :, None] > 0
+    begun = tf.cumsum(valid, axis=1) > 0
+    # [batch, time] -> [batch, time, 1, ...]
+    for _ in range(len(before.shape) + 1 - len(begun.shape)):
+        begun = tf.expand_dims(begun, -1)
     last = tf.where(tf.reduce_any(begun, axis=1), last, before)
-    return last, tf.where(begun, outputs, before[:, None]), states
+    return last, tf.where(begun, outputs, tf.expand_dims(before, 1)), states

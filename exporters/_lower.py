@@ -17,7 +17,7 @@ from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._builder import GraphBuilder
 from ._compat import node_of_failure, numpy_object_alias, private, quiet_tf2onnx
-from ._conversions import convert_erfc, convert_reverse
+from ._conversions import convert_erfc, convert_expm1, convert_reverse
 from ._scan import as_body
 from ._wording import one_line
 
@@ -103,6 +103,7 @@ def _convert(
                     custom_op_handlers={
                         "PyFunc": _ours(replace_marker),
                         "Erfc": _ours(convert_erfc),
+                        "Expm1": _ours(convert_expm1),
                         "ReverseV2": _ours(convert_reverse),
                     },
                     input_names=inputs,

@@ -70,7 +70,8 @@ class Sampler:
         lookups: Table sizes by input position, from the trace.
         data: Arrays by input name, batch first; rows and steps are repeated where there are
             too few.
-        mask_value: The value that a layer of the model masks; None if none does.
+        mask_values: The values that layers of the model mask; an Embedding masks 0. None if no
+            layer masks.
         seed: Of the random values.
 
     Raises:
@@ -83,13 +84,13 @@ class Sampler:
         lookups: Mapping[int, int],
         data: Mapping[str, Array] | None = None,
         *,
-        mask_value: float | None = None,
+        mask_values: Sequence[float] | None = None,
         seed: int = 0,
     ) -> None:
         self._signature = signature
         self._lookups = lookups
         self._data = dict(data or {})
-        self._mask_value = mask_value
+        self._mask_values = mask_values
         self.has_data = data is not None
         # whether integers that no Embedding looks up may be negative
         self.signed = False
@@ -104,11 +105,11 @@ class Sampler:
 
     def mask(self, arrays: Sequence[Array], row: int) -> None:
         """Mask every step of one row, in place, in each array that has steps."""
-        for array in arrays:
+        for index, array in enumerate(arrays):
             if array.dtype == bool:
                 array[row] = False
-            elif array.ndim > 1 and self._mask_value is not None:
-                array[row] = self._mask_value
+            elif array.ndim > 1 and self._mask_values is not None:
+                array[row] = self._masked(index, 1)[0]
 
     def draw(self, shapes: Sequence[Sequence[int]]) -> list[Array]:
         """One array an input, of these shapes."""
@@ -129,9 +130,20 @@ class Sampler:
         if model_input.dtype == "bool":
             return self._random.random(shape) < 0.5
         value = self._values(index, model_input, shape)
-        if self._mask_value is not None and len(shape) > 1:
-            value[self._random.random(shape[:2]) < _MASKED_SHARE] = self._mask_value
+        if self._mask_values is not None and len(shape) > 1:
+            steps = self._random.random(shape[:2]) < _MASKED_SHARE
+            masked = self._masked(index, int(steps.sum()))
+            # [steps] -> [steps, 1, ...]
+            value[steps] = masked.reshape(-1, *[1] * (len(shape) - 2))
         return value
+
+    def _masked(self, index: int, count: int) -> Array:
+        """Values that are masked, for so many steps of an input."""
+        if index in self._lookups or not self._mask_values:
+            return np.zeros(count)
+        if len(self._mask_values) == 1:
+            return np.full(count, self._mask_values[0])
+        return self._random.choice(self._mask_values, count)
 
     def _values(self, index: int, model_input: ModelInput, shape: tuple[int, ...]) -> Array:
         if index in self._lookups:

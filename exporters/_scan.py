@@ -53,6 +53,7 @@ def mark_scan(
     initial_state: Any,
     mask: Any,
     training: bool,  # noqa: FBT001 - Keras's signature
+    before: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Run a layer over its sequences by a Scan: what its `inner_loop` returns.
 
@@ -63,6 +64,7 @@ def mark_scan(
         initial_state: A nest of `[batch, ...]`.
         mask: `[batch, time]`, bool; None if no mask reaches the layer.
         training: False.
+        before: `[batch, ...]`, what a masked step at the beginning repeats; None for zeros.
 
     Returns:
         The last output `[batch, ...]`, all outputs `[batch, time, ...]` (only the last one if
@@ -90,8 +92,10 @@ def mark_scan(
     if step.repeats or (step.alias is None and not layer.return_sequences):
         if None in shape:
             raise NotLowerableError("the shape of its output is not known")
-        size = tf.concat([tf.shape(sequences)[:1], shape], axis=0)
-        carried = [tf.zeros(size, step.output.dtype)]
+        if before is None:
+            size = tf.concat([tf.shape(sequences)[:1], shape], axis=0)
+            before = tf.zeros(size, step.output.dtype)
+        carried = [before]
         results.append((dtype, [batch, *shape]))
     if layer.return_sequences:
         results.append((dtype, [batch, time, *shape]))

@@ -23,7 +23,7 @@ from ._caches import extend, only_pads, reach
 from ._compat import replaced
 from ._layers import LayerEntry, is_recurrent
 from ._lookups import note_lookup
-from ._loops import lower_cells, run_loop
+from ._loops import lower_cells, run_loop, shows_state
 from ._registry import Lowering, NotLowerableError
 from ._states import StatefulCall, describe_cache, describe_structure
 from ._wide import looks_beyond
@@ -193,6 +193,7 @@ def _initial_seam(tracer: Tracer, layer: Any) -> Callable[..., Any]:
         frame.own_state = True
         state = tracer.lifted.get((id(layer), frame.index))
         frame.lifted = state is not None
+        frame.before = tracer.before.get((id(layer), frame.index))
         return original(*args, **kwargs) if state is None else state
 
     return seam
@@ -209,18 +210,32 @@ def _loop_seam(
         key = id(entry.layer), frame.index
         masked = any(m is not None for m in keras.tree.flatten(mask))
         structure = describe_structure(initial_state)
-        tracer.calls.append(
-            StatefulCall(entry, frame.index, structure, frame.own_state, masked, frame.per_step)
-        )
         if not frame.own_state and key in tracer.lifted:
             # a state that the graph gives, lifted all the same (see _study.py)
             initial_state, frame.lifted = tracer.lifted[key], True
+            frame.before = tracer.before.get(key)
         if tracer.at_top():
             tracer.steps.append(tf.shape(sequences)[1])
         result = run_loop(
             tracer, frame, ops, inner_loop, (sequences, initial_state, mask, training)
         )
-        tracer.finals[key] = result[2]
+        repeats = masked and not entry.layer.zero_output_for_mask
+        shown = not repeats or shows_state(tracer, entry.layer)
+        tracer.calls.append(
+            StatefulCall(
+                entry,
+                frame.index,
+                structure,
+                own_state=frame.own_state,
+                masked=masked,
+                per_step=frame.per_step,
+                repeats=repeats,
+                output=None if shown else describe_structure(result[0]),
+            )
+        )
+        after = [*keras.tree.flatten(result[2])]
+        # where it is lifted, the last output is the last of the call's states
+        tracer.finals[key] = after if frame.before is None else [*after, result[0]]
         return result
 
     return seam

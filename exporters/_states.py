@@ -38,6 +38,8 @@ class StatefulCall:
         masked: Whether a mask reached the layer.
         per_step: Whether it runs within one step of the sequence, under a TimeDistributed:
             nothing goes from it to the next step.
+        repeats: Whether a masked step repeats the output before it.
+        output: Shape and dtype of the output, where it is repeated and is none of the states.
     """
 
     entry: LayerEntry
@@ -46,6 +48,8 @@ class StatefulCall:
     own_state: bool = True
     masked: bool = False
     per_step: bool = False
+    repeats: bool = False
+    output: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,9 @@ def plan_states(
                 if call.entry is entry and streams and not _is_stateful(entry.layer):
                     _refuse_backwards(entry)
                     found += call_states(call)
+                repeats = call.repeats and not call.per_step
+                if call.entry is entry and repeats and _is_stateful(entry.layer):
+                    _refuse_stateful_mask(entry)
     known = {id(lifted.variable) for lifted in found}
     # Keras's own global generator belongs to no layer
     untracked = [
@@ -224,7 +231,7 @@ def call_states(call: StatefulCall) -> list[LiftedState]:
         return [LiftedState(f"{prefix}.cache", (BATCH, *leaf.shape), leaf.dtype, call=call)]
     first = keras.tree.flatten(entry.layer.get_initial_state(batch_size=1))
     parts = _part_names(entry.layer.cell, call.structure)
-    return [
+    found = [
         LiftedState(
             name=f"{prefix}.{part}",
             # NOTE: where the graph gives the state, the trace may not know its size
@@ -235,6 +242,23 @@ def call_states(call: StatefulCall) -> list[LiftedState]:
         )
         for part, leaf, value in zip(parts, leaves, first, strict=True)
     ]
+    if call.output is not None:
+        found.append(_repeated_output(call, f"{prefix}.output"))
+    return found
+
+
+def _repeated_output(call: StatefulCall, name: str) -> LiftedState:
+    """The last output as a state, which a masked step repeats: zeros until the first valid one."""
+    leaf = call.output
+    if not isinstance(leaf, _Leaf) or None in leaf.shape:
+        raise UnsupportedLayerError(
+            f"layer {call.entry.path!r} is masked, and its last output, which a masked step "
+            'repeats, cannot be carried with states="all"',
+            expected="one output of a known shape, or zero_output_for_mask=True",
+            remedy="build it with zero_output_for_mask=True, with which masked steps give zeros, "
+            'or export with states="stateful" and run whole sequences',
+        )
+    return LiftedState(name, (BATCH, *leaf.shape), leaf.dtype, call=call)
 
 
 class _Leaf:
@@ -270,8 +294,8 @@ def _freeze(value: Any) -> Any:
 
 def _state_prefix(entry: LayerEntry) -> str:
     """The layer's path; a half of a Bidirectional is a part of the wrapper."""
-    parent = entry.parent
-    if parent is not None and isinstance(parent.layer, keras.layers.Bidirectional):
+    parent = _half_of(entry)
+    if parent is not None:
         half = "forward" if entry.layer is parent.layer.forward_layer else "backward"
         return f"{parent.path}.{half}"
     return entry.path
@@ -293,13 +317,32 @@ def _part_names(cell: Any, structure: Any) -> list[str]:
     return [f"state{index}" for index in range(count)]
 
 
+def _refuse_stateful_mask(entry: LayerEntry) -> None:
+    """A stateful layer is what Keras makes of it: each call begins with an output of zeros."""
+    if entry.layer.go_backwards or _half_of(entry):
+        return  # chunks give other values anyway, and a note says so
+    raise UnsupportedLayerError(
+        f'layer {entry.path!r} is stateful and masked, so states="all" cannot stream it: where '
+        "a call begins with masked steps, Keras gives zeros, and not the output before them",
+        expected="a masked layer with stateful=False, or with zero_output_for_mask=True",
+        remedy='export with states="stateful", which does what Keras does call by call, or '
+        "rebuild the layer with stateful=False (the weights fit) to stream it",
+    )
+
+
+def _half_of(entry: LayerEntry) -> LayerEntry | None:
+    """The Bidirectional that a layer is a half of."""
+    parent = entry.parent
+    wrapped = parent is not None and isinstance(parent.layer, keras.layers.Bidirectional)
+    return parent if wrapped else None
+
+
 def _refuse_backwards(entry: LayerEntry) -> None:
     if not is_recurrent(entry.layer) or not entry.layer.go_backwards:
         return
-    parent = entry.parent
-    wrapped = parent is not None and isinstance(parent.layer, keras.layers.Bidirectional)
+    shown = _half_of(entry) or entry
     raise UnsupportedLayerError(
-        f"layer {parent.path if wrapped and parent else entry.path!r} reads the sequence "
+        f"layer {shown.path!r} reads the sequence "
         'backwards, so states="all" cannot stream it: its first output needs the last step',
         remedy='export with states="stateful" and run whole sequences, or train a model '
         "that reads forwards only",

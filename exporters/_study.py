@@ -139,7 +139,7 @@ def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array]
     lifted = surveyed.lift(states)
     masked = any(call.masked for call in discovery.calls)
     sampler = Sampler(
-        signature, discovery.lookups, data, mask_value=_mask_value(table) if masked else None
+        signature, discovery.lookups, data, mask_values=_mask_values(table) if masked else None
     )
 
     def refer(shapes: Shapes, lifted: tuple[LiftedState, ...]) -> Reference:
@@ -246,12 +246,10 @@ def _first_trace(
     return shapes, traced_batch, discovery
 
 
-def _mask_value(table: LayerTable) -> float:
-    """What the model's Masking layer masks; an Embedding masks 0."""
-    values = [
-        entry.layer.mask_value for entry in table if isinstance(entry.layer, keras.layers.Masking)
-    ]
-    return float(values[0]) if values else 0.0
+def _mask_values(table: LayerTable) -> list[float]:
+    """What the model's Masking layers mask."""
+    masking = [entry.layer for entry in table if isinstance(entry.layer, keras.layers.Masking)]
+    return sorted({float(layer.mask_value) for layer in masking})
 
 
 def _recurrent(table: LayerTable) -> bool:

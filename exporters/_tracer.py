@@ -46,6 +46,7 @@ class Frame:
         lifted: Whether it was given a lifted one.
         per_step: Whether it runs within one step of the sequence, under a TimeDistributed:
             nothing goes from it to the next step.
+        before: The last output of the chunk before, if that is lifted too.
     """
 
     entry: LayerEntry
@@ -53,6 +54,7 @@ class Frame:
     own_state: bool = False
     lifted: bool = False
     per_step: bool = False
+    before: Any = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Tracer:
         opset: The ONNX opset that they may use.
         lowering: Whether lowerings replace Keras's maths; the reference keeps it.
         lifted: Symbolic initial states by `(id(layer), call index)`.
+        before: Symbolic last outputs of the chunk before, by the same, where they are lifted.
         graph: The TensorFlow graph that is being traced; markers stay at its top level.
         scope: The scope through which Keras's variables are read and assigned.
         calls: Each call of a layer that goes from step to step so far.
@@ -83,6 +86,7 @@ class Tracer:
     opset: int
     lowering: bool
     lifted: dict[tuple[int, int], Any] = field(default_factory=dict)
+    before: dict[tuple[int, int], Any] = field(default_factory=dict)
     graph: Any = None
     scope: Any = None
     calls: list[StatefulCall] = field(default_factory=list)

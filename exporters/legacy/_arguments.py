@@ -13,6 +13,7 @@ import keras
 
 from rnnonnx.errors import ModelFileError
 
+from . import _masks, _softmax
 from ._arithmetic import keras2_hard_sigmoid
 from ._classes import RENAMED, keras_class
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ._adaptations import Adaptations
 
+# Keras's own layers with the rule on masks that Keras 2 had.
+_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED}
 _CUDNN = ("CuDNNGRU", "CuDNNLSTM")
 
 # Only training reads these, and their configs have had many forms.
@@ -67,6 +70,7 @@ def layer_arguments(
         ModelFileError: Keras 3 has no such layer, or not with these arguments.
     """
     name = str(config.get("name"))
+    current = RENAMED.get(class_name, class_name)
     cls = keras_class(class_name)
     if cls is None:
         raise ModelFileError(
@@ -76,7 +80,7 @@ def layer_arguments(
             "--custom-objects module:name on the command line; otherwise write one that computes "
             f"the same, and pass it as {class_name!r}",
         )
-    current = RENAMED.get(class_name, class_name)
+    cls = _REPLACED.get(current, cls)
     if current != class_name:
         adaptations.add(f"{class_name} became {current}", name)
     arguments = {key: value for key, value in config.items() if not key.endswith(_TRAINING)}

@@ -16,6 +16,7 @@ from rnnonnx.errors import ModelFileError, RnnonnxError
 from .._wording import one_line
 from ._arguments import policy_name
 from ._layers import build_layer
+from ._masks import OldMask
 from ._names import Names
 from ._nodes import call_arguments, lowest_calls, references, replace
 
@@ -48,6 +49,7 @@ class Rebuilder:
         self.members: dict[int, list[tuple[str, Any]]] = {}
         self.classes: dict[int, str] = {}
         self._built: list[Any] = []  # what is gone would leave its `id` to something else
+        self._old_masks: list[Any] = []
         self._names = Names(custom_objects, adaptations)
         self._adaptations = adaptations
         self._safe_mode = safe_mode
@@ -78,6 +80,9 @@ class Rebuilder:
                 f"{type(error).__name__}: {one_line(error)}",
                 remedy=_REMEDY,
             ) from error
+        for layer in self._old_masks:
+            if layer.met_mask:
+                self._adaptations.add(layer.old_rule, layer.name)
         if not isinstance(model, keras.Model):
             raise ModelFileError(f"the config is that of a {entry['class_name']}, not of a model")
         unbuilt = [name for name, layer in self.members.get(id(model), ()) if not layer.built]
@@ -95,6 +100,8 @@ class Rebuilder:
         layer = self._make(entry)
         self.classes[id(layer)] = str(entry["class_name"])
         self._built.append(layer)
+        if isinstance(layer, OldMask):
+            self._old_masks.append(layer)
         return layer
 
     def _make(self, entry: Mapping[str, Any]) -> Any:

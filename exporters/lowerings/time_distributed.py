@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 @registry.register(
+    "rnnonnx.exporters.legacy._masks.TimeDistributed", seam="rewrite", since_opset=14
+)
+@registry.register(
     "keras.src.layers.rnn.time_distributed.TimeDistributed", seam="rewrite", since_opset=14
 )
 def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None, mask: Any = None) -> Any:
