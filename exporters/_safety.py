@@ -28,6 +28,8 @@ _PARTS = {
     "activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics",
     "models", "ops", "optimizers", "quantizers", "random", "regularizers", "src",
 }  # fmt: skip
+# Those whose functions may stand in a model. A class would do as a function, too.
+_FUNCTIONS = {"activations", "losses", "metrics", "ops", "random"}
 
 
 def refuse_code(config: Any, file: Path, custom_objects: Iterable[str] = ()) -> None:
@@ -77,8 +79,9 @@ def _finding(entry: dict[str, Any], own: set[str]) -> str | None:
         return _LAMBDA
     if name in _CARRIERS and name not in own:
         return _CARRIERS[name]
+    parts = _FUNCTIONS if name == "function" else _PARTS
     path = f"{entry.get('module')}.{inner if name == 'function' else name}".split(".")
-    if path[0] == "keras" and len(path) > 2 and path[1] not in _PARTS:
+    if path[0] == "keras" and len(path) > 2 and path[1] not in parts:
         return f"asks for {'.'.join(path)}, which is no part of a model"
     return None
 

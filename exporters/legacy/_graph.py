@@ -183,6 +183,8 @@ class Rebuilder:
         members: list[tuple[str, Any]] = []
         for entry in entries:
             name = str(entry["name"])
+            if name in results:
+                raise ModelFileError(f"the config has two layers with the name {name!r}")
             results[name] = []
             if entry["class_name"] == "InputLayer":
                 results[name].append([self._input(entry["config"])])

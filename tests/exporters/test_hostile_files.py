@@ -220,6 +220,10 @@ KERAS3 = {
     "download": entry3("Lambda", function=function3("get_file", "keras.utils")),
     "data sets": entry3("Lambda", function=function3("load_data", "keras.datasets.imdb")),
     "dots in a name": entry3("Lambda", function=function3("datasets.imdb.load_data", "keras")),
+    "class as a function": entry3("Lambda", function=function3("TFSMLayer", "keras.layers")),
+    "class by its path": entry3(
+        "Lambda", function=function3("TFSMLayer", "keras.src.export.tfsm_layer")
+    ),
     "vocabulary": entry3("IntegerLookup", vocabulary="/etc/passwd"),
 }
 
@@ -289,6 +293,15 @@ def test_operations_are_functions_of_tensorflow(function, tmp_path):
     ends = {"input_layers": [["x", 0, 0]], "output_layers": [["odd", 0, 0]]}
     config = {"class_name": "Functional", "config": {"name": "m", "layers": [x, entry], **ends}}
     with pytest.raises(ModelFileError, match="none of those taken"):
+        load_model(write_h5(tmp_path / "m.h5", config))
+
+
+def test_two_layers_of_one_name(tmp_path):
+    x, y = ({**LSTM, "name": "l", "inbound_nodes": [[["x", 0, 0, {}]]]} for _ in range(2))
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["l", 0, 0]]}
+    layers = [{**INPUT, "name": "x", "inbound_nodes": []}, x, y]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
+    with pytest.raises(ModelFileError, match="two layers with the name 'l'"):
         load_model(write_h5(tmp_path / "m.h5", config))
 
 
