@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import json
 import marshal
@@ -322,8 +323,8 @@ def test_other_files_are_no_vocabularies(class_name, tmp_path):
 # --- files that are not what they say ------------------------------------------------------------
 
 
-def replaced(group, name, **arguments):
-    shape, dtype = group[name].shape, group[name].dtype
+def replaced(group, name, *, like=None, **arguments):
+    shape, dtype = group[name].shape, like or group[name].dtype
     del group[name]
     group.create_dataset(name, shape, dtype, **arguments)
 
@@ -456,3 +457,67 @@ def test_configs_without_a_bottom(key, depth, tmp_path):
     )
     with pytest.raises(ModelFileError):
         load_model(path, weights=write_h5(tmp_path / "w.h5", {}))
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda group: group.__delitem__("l"),
+        lambda group: group["l"].__delitem__("l/bias:0"),
+        lambda group: group["l"].attrs.__delitem__("weight_names"),
+        lambda group: group["l"].attrs.__setitem__("weight_names", 7),
+        lambda group: group.attrs.__setitem__("layer_names", [b"\xff"]),
+        lambda group: replaced(group["l"]["l"], "bias:0", data=[b"a"] * 8, like="S1"),
+        lambda group: (group["l"].__delitem__("l/bias:0"), group.create_group("l/l/bias:0")),
+    ],
+)
+def test_damaged_weights(change, tmp_path):
+    path = write_h5(tmp_path / "m.h5", sequential(LSTM))
+    with h5py.File(path, "r+") as file:
+        change(file["model_weights"])
+    with pytest.raises(ModelFileError):
+        load_model(path)
+
+
+def spots(value, path=()):
+    """The path to every value in a nest."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inner:
+        yield (*path, key)
+        if isinstance(item, dict | list):
+            yield from spots(item, (*path, key))
+
+
+def with_value(config, path, value):
+    changed = copy.deepcopy(config)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return changed
+
+
+def test_one_odd_value_anywhere(tmp_path, payload):
+    """A model or an error of ours, whatever stands wherever."""
+    code, mark = payload
+    odd = [None, [], {}, "x", -1, 1e30, [["x", 0, 0]], shapes(code)["dict"], shapes(code)["tuple"]]
+    nodes = {"inbound_nodes": [[["x", 0, 0, {}]]]}
+    both = {"name": "both", "layer": LSTM, "merge_mode": "sum", "backward_layer": None}
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["both", 0, 0]]}
+    layers = [
+        {**INPUT, "name": "x", "inbound_nodes": []},
+        {"class_name": "Bidirectional", "config": both, "name": "both", **nodes},
+        {"class_name": "Holder", "config": {"name": "h", "parts": [LSTM]}, "name": "h", **nodes},
+        {"class_name": "TFOpLambda", "config": {"name": "op", "function": "nn.relu"}, "name": "op"}
+        | nodes,
+    ]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
+    for index, path in enumerate(spots(config)):
+        for value in (odd[index % len(odd)], odd[-1 - index % 2]):
+            file = write_h5(tmp_path / "m.h5", with_value(config, path, value))
+            with contextlib.suppress(ModelFileError, UnsafeModelError):
+                load_model(file, custom_objects={"Holder": Holder})
+            assert not mark.exists(), path
