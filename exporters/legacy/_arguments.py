@@ -13,7 +13,7 @@ import keras
 
 from rnnonnx.errors import ModelFileError
 
-from . import _masks, _softmax
+from . import _masks, _softmax, _time_distributed
 from ._arithmetic import keras2_hard_sigmoid
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ RENAMED = {
     "ThresholdedReLU": "ReLU",
 }
 # Keras's own layers with the rule on masks that Keras 2 had.
-_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED}
+_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED, **_time_distributed.REPLACED}
 _CUDNN = ("CuDNNGRU", "CuDNNLSTM")
 
 # Only training reads these, and their configs have had many forms.

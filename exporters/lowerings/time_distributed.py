@@ -22,7 +22,7 @@ _DENSE = "keras.src.layers.core.dense.Dense"
 
 
 @registry.register(
-    "rnnonnx.exporters.legacy._masks.TimeDistributed", seam="rewrite", since_opset=14
+    "rnnonnx.exporters.legacy._time_distributed.TimeDistributed", seam="rewrite", since_opset=14
 )
 @registry.register(
     "keras.src.layers.rnn.time_distributed.TimeDistributed", seam="rewrite", since_opset=14
