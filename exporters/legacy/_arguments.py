@@ -13,7 +13,7 @@ import keras
 
 from rnnonnx.errors import ModelFileError
 
-from . import _masks, _softmax
+from . import _masks, _softmax, _time_distributed
 from ._arithmetic import keras2_hard_sigmoid
 from ._classes import RENAMED, keras_class
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._adaptations import Adaptations
 
 # Keras's own layers with the rule on masks that Keras 2 had.
-_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED}
+_REPLACED = {**_masks.REPLACED, **_softmax.REPLACED, **_time_distributed.REPLACED}
 _CUDNN = ("CuDNNGRU", "CuDNNLSTM")
 
 # Only training reads these, and their configs have had many forms.

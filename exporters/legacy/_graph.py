@@ -16,7 +16,7 @@ from rnnonnx.errors import ModelFileError, RnnonnxError
 from .._wording import one_line
 from ._arguments import policy_name
 from ._layers import build_layer
-from ._masks import OldMask
+from ._masks import OldMask, in_masked_models
 from ._names import Names
 from ._nodes import call_arguments, lowest_calls, references, replace
 
@@ -80,11 +80,12 @@ class Rebuilder:
                 f"{type(error).__name__}: {one_line(error)}",
                 remedy=_REMEDY,
             ) from error
-        for layer in self._old_masks:
-            if layer.met_mask:
-                self._adaptations.add(layer.old_rule, layer.name)
         if not isinstance(model, keras.Model):
             raise ModelFileError(f"the config is that of a {entry['class_name']}, not of a model")
+        masked = [id(layer) for layer in in_masked_models(model)]
+        for layer in self._old_masks:
+            if layer.met_mask or id(layer) in masked:
+                self._adaptations.add(layer.old_rule, layer.name)
         unbuilt = [name for name, layer in self.members.get(id(model), ()) if not layer.built]
         if unbuilt:
             raise ModelFileError(

@@ -7,9 +7,8 @@ What Keras 2 did is in tf_keras/src/layers, what Keras 3 does in keras/src/layer
 | Add, Average, Concatenate, ... | valid is what every mask has that is there | what one mask has |
 | Maximum, Minimum, Multiply | a mask does not touch the values | masked values are left out |
 | Identity, Normalization, Rescaling | the mask ends here | it passes |
-| TimeDistributed | what its layer makes of the mask, or of none | it passes |
 
-What they do to a softmax is in `_softmax.py`.
+Of TimeDistributed and of what masks do to a softmax other modules tell.
 
 A class here has the name of Keras's own, which it replaces in models that are built again.
 Each mask is computed by one operation, whose name no layer of a file has.
@@ -18,12 +17,13 @@ Each mask is computed by one operation, whose name no layer of a file has.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
-from rnnonnx.errors import ModelFileError
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 register = keras.saving.register_keras_serializable("rnnonnx")
 
@@ -59,24 +59,6 @@ class Keras2ConcatenatedMask(keras.Operation):  # type: ignore[misc]
             else:
                 parts.append(mask if mask.ndim == value.ndim else ops.expand_dims(mask, -1))
         return ops.all(ops.concatenate(parts, axis=self.axis), axis=-1)
-
-
-@register
-class Keras2AnyOfMask(keras.Operation):  # type: ignore[misc]
-    """A mask `[batch, time, ...]` of fewer axes: what has a valid element is valid.
-
-    Args:
-        rank: The number of axes to leave.
-        name: As for `keras.Operation`.
-    """
-
-    def __init__(self, rank: int, name: str | None = None) -> None:
-        super().__init__(name=name)
-        self.rank = rank
-
-    def call(self, mask: Any) -> Any:
-        """The mask with `rank` axes."""
-        return ops.any(mask, axis=tuple(range(self.rank, mask.ndim)))
 
 
 class OldMask:
@@ -180,65 +162,20 @@ class Rescaling(_End, keras.layers.Rescaling):  # type: ignore[misc]
     """`keras.layers.Rescaling` without a mask."""
 
 
-@register
-class TimeDistributed(OldMask, keras.layers.TimeDistributed):  # type: ignore[misc]
-    """`keras.layers.TimeDistributed` with the mask that Keras 2 made of that of its layer."""
+def in_masked_models(model: Any) -> Iterator[Any]:
+    """The layers of models inside of this one that were called on something masked.
 
-    old_rule = "the mask is what the layer inside makes of it, as in Keras 2"
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        known = type(self.layer).__module__.startswith(("keras.", __name__.rpartition(".")[0]))
-        if mask is not None and inputs.shape[0] is not None and not known:
-            raise ModelFileError(
-                f"layer {self.name!r} applies {type(self.layer).__name__} to a masked sequence "
-                "of a fixed batch: Keras 2 repeated the value before a masked step, which Keras 3 "
-                "does not",
-                remedy="save the model again with a batch of None, or without the mask",
-            )
-        found = _mask_inside(self.layer, inputs, mask, leading=2)
-        self.met_mask = self.met_mask or found is not mask
-        return found
-
-
-def _mask_inside(layer: Any, inputs: Any, mask: Any, *, leading: int) -> Any:
-    """What Keras 2's TimeDistributed made of a mask.
-
-    Args:
-        layer: The layer inside.
-        inputs: `[batch, time, ...]`, as the wrapper has them.
-        mask: Their mask or None.
-        leading: How many axes the layer inside does not see as its own but the batch.
+    Keras does not run a model again to see what a symbolic call gives, so its layers have not
+    met the mask yet.
     """
-    match layer:
-        case keras.layers.Masking() | keras.layers.Embedding():
-            return layer.compute_mask(inputs, mask)  # looks at elements alone
-        case keras.layers.TimeDistributed():
-            found = _mask_inside(layer.layer, inputs, mask, leading=leading + 1)
-        case keras.layers.RNN() | keras.layers.Bidirectional():
-            found = mask if layer.return_sequences else None
-        case keras.layers.GlobalAveragePooling1D():
-            found = None
-        case keras.Model():
-            found = _mask_of_model(layer, mask, leading)
-        case _:
-            found = mask if layer.supports_masking else None
-    if found is None and mask is not None and mask.ndim > leading:
-        return Keras2AnyOfMask(leading)(mask)
-    return mask if found is None else found
-
-
-def _mask_of_model(model: Any, mask: Any, leading: int) -> Any:
-    """The same for a model inside, as far as it can be told without running the model."""
-    outputs = keras.tree.flatten(model.outputs)
-    begins = any(getattr(value, "_keras_mask", None) is not None for value in outputs)
-    deep = mask is not None and mask.ndim > leading
-    if begins or (deep and any(len(value.shape) > 2 for value in outputs)):
-        raise ModelFileError(
-            f"the model {model.name!r} stands in a TimeDistributed and gives masked sequences",
-            expected="a model without masks, or one that gives vectors",
-            remedy="build the model in Python, load the weights, and export it",
-        )
-    return None if deep else mask
+    # both are private to Keras, and there is no other way to ask
+    for layer in model._flatten_layers(include_self=False):  # noqa: SLF001
+        if isinstance(layer, keras.Model) and any(
+            getattr(value, "_keras_mask", None) is not None
+            for node in layer._inbound_nodes  # noqa: SLF001
+            for value in node.input_tensors
+        ):
+            yield from layer._flatten_layers(include_self=False)  # noqa: SLF001
 
 
 REPLACED = {
@@ -254,7 +191,6 @@ REPLACED = {
         Normalization,
         Rescaling,
         Subtract,
-        TimeDistributed,
     )
 }
 """The classes that take the place of Keras's own, by name."""

@@ -76,6 +76,37 @@ class MultiHeadAttention(OldMask, keras.layers.MultiHeadAttention):  # type: ign
             robust_masking=self.softmax_robust_masking,
         )
 
+    def call(
+        self,
+        query: Any,
+        value: Any,
+        key: Any = None,
+        query_mask: Any = None,
+        value_mask: Any = None,
+        key_mask: Any = None,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,  # noqa: FBT001, FBT002
+        training: Any = None,
+        use_causal_mask: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
+        # NOTE: Keras 3 takes the masks off the tensors, and the next layer that reads them finds
+        # none; so it gets tensors of their own, and reads the query's mask there.
+        query, value = ops.copy(query), ops.copy(value)
+        if query_mask is not None:
+            query._keras_mask = query_mask  # noqa: SLF001
+        return super().call(
+            query,
+            value,
+            None if key is None else ops.copy(key),
+            query_mask=query_mask,
+            value_mask=value_mask,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            return_attention_scores=return_attention_scores,
+            training=training,
+            use_causal_mask=use_causal_mask,
+        )
+
     def compute_output_spec(self, *tensors: Any, **arguments: Any) -> Any:
         masks = [value for name, value in arguments.items() if name.endswith("_mask")]
         self.met_mask = self.met_mask or any(hasattr(mask, "shape") for mask in masks)

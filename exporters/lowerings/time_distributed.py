@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @registry.register(
-    "rnnonnx.exporters.legacy._masks.TimeDistributed", seam="rewrite", since_opset=14
+    "rnnonnx.exporters.legacy._time_distributed.TimeDistributed", seam="rewrite", since_opset=14
 )
 @registry.register(
     "keras.src.layers.rnn.time_distributed.TimeDistributed", seam="rewrite", since_opset=14

@@ -129,6 +129,27 @@ def test_files_that_are_not_models(name, make, message, tmp_path):
         load_model(make(tmp_path / name))
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("written", [".keras", ".h5"])
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".json", ".zip", ""])
+def test_a_sound_file_with_another_ending(written, ending, tmp_path):
+    model_with().save(tmp_path / f"sound{written}")
+    path = (tmp_path / f"sound{written}").rename(tmp_path / f"model{ending}")
+    if written == ending:
+        load_model(path)
+        return
+    with pytest.raises(ModelFileError, match="under another ending") as caught:
+        load_model(path)
+    assert f"'model{written}'" in caught.value.remedy
+
+
+def test_empty_paths(tmp_path):
+    with pytest.raises(ModelFileError, match="the path of the model is empty"):
+        export("", tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match="the name of the ONNX file is empty"):
+        export(model_with(), "")
+
+
 def test_truncated_anywhere(tmp_path):
     whole = tmp_path / "whole.keras"
     model_with().save(whole)

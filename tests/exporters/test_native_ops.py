@@ -148,6 +148,31 @@ def test_default_activations_carry_no_parameters(layer, exported):
     assert not {"activation_alpha", "activation_beta", "clip"} & {a.name for a in node.attribute}
 
 
+def test_every_activation_of_keras(exported, randomized, close):
+    names = {name for name in dir(keras.activations) if callable(getattr(keras.activations, name))}
+    names -= {"deserialize", "get", "serialize", "threshold"}  # the last needs two numbers
+    value = keras.Input((None, 4), name="x")
+    outputs = [layers.Activation(name)(value) for name in sorted(names)]
+    outputs += [getattr(layers, layer)(3, activation="celu")(value) for layer in OPS]
+    model = randomized(keras.Model(value, outputs))
+    file = exported(model)
+    array = 3.0 * x(2, 6, 4)
+    got, _ = file.step({"x": array}, {})
+    for mine, theirs in zip(got, model(array), strict=True):
+        close(mine, theirs)
+
+
+def test_an_activation_that_was_never_called(exported, close):
+    """It has a weight, which Keras makes at the first call."""
+    layer = layers.SimpleRNN(3, activation=layers.PReLU("ones"), return_sequences=True, name="rnn")
+    model = keras.Sequential([keras.Input((None, 4)), layer])
+    file = exported(model, states="all")
+    assert [state.name for state in file.manifest.states] == ["rnn.h"]
+    value = x(2, 6, 4)
+    (got,), _ = file.run(value)
+    close(got, model(value))
+
+
 @pytest.mark.parametrize("activation", ["gelu", "selu", "silu", "softplus"])
 @pytest.mark.parametrize("layer", OPS)
 def test_other_activations_become_a_scan(layer, activation, exported, randomized, close):

@@ -105,6 +105,15 @@ def test_other_dtypes_are_refused_with_the_reason(dtype, tmp_path):
         export(inner, tmp_path / "model.onnx")
 
 
+def test_a_name_that_tensorflow_does_not_take(tmp_path):
+    model = keras.Sequential([keras.Input((None, 4)), layers.LSTM(3, name="\u5c42 1")])
+    with pytest.raises(UnsupportedLayerError, match="layer '\u5c42 1': TensorFlow") as caught:
+        export(model, tmp_path / "model.onnx")
+    assert "rename the layer" in caught.value.remedy
+    model.layers[0].name = "layer_1"
+    export(model, tmp_path / "model.onnx", verify=False)
+
+
 def test_strings_are_refused(tmp_path):
     inputs = keras.Input((1,), dtype="string", name="words")
     model = keras.Model(inputs, layers.StringLookup(vocabulary=["a", "b"])(inputs))
