@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from rnnonnx.errors import ExportError, UnsupportedLayerError
 
+from ._dtypes import refuse_bfloat16
 from ._layers import LayerTable, is_recurrent
 from ._registry import load_lowerings
 from ._seams import patched
@@ -102,7 +103,8 @@ def discover(
         opset: The ONNX opset of the export.
 
     Raises:
-        UnsupportedLayerError: Keras cannot trace the model with these shapes.
+        UnsupportedLayerError: Keras cannot trace the model with these shapes, or there is in it
+            what no file can hold.
     """
     unbuilt = [entry.layer for entry in table if not entry.layer.built]
     found = _discover_once(table, signature, shapes, opset)
@@ -131,6 +133,7 @@ def _discover_once(
 
     function = _trace(tracer, step, _input_specs(signature, shapes))
     _refuse_foreign_state(function.graph, table)
+    refuse_bfloat16(function.graph, table)
     return Discovery(scope.updated, tracer.calls, tracer.lookups)
 
 

@@ -16,6 +16,8 @@ from rnnonnx._parity import Recorder
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
 
+from ._dtypes import default_tolerance, float16_layers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,13 +27,14 @@ if TYPE_CHECKING:
     from ._study import Study
 
 
-def require_streams(found: Study, table: LayerTable, tolerance: float) -> None:
+def require_streams(found: Study, table: LayerTable, tolerance: float | None) -> None:
     """Refuse a model that cannot be streamed, if the export is asked to have it streamed.
 
     Args:
         found: What is known of the model.
         table: Its layers.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for that of
+            what the model computes in.
 
     Raises:
         UnsupportedLayerError: A layer looks further than its state.
@@ -62,6 +65,8 @@ def require_streams(found: Study, table: LayerTable, tolerance: float) -> None:
         ) from error
     axes = [shape.index(TIME) if TIME in shape else None for shape in found.dims.outputs]
     got = joined(parts, axes)
+    if tolerance is None:
+        tolerance = default_tolerance(float16_layers(reference.trace.function.graph, table))
     recorder = Recorder(tolerance)
     for name, want, have in zip(reference.trace.outputs, expected, got, strict=True):
         recorder.compare("output", {name: want}, {name: have}, "Keras in chunks")
