@@ -21,11 +21,9 @@ class Done:
 
     Attributes:
         before: What its session carried before.
-        after: What it carries since.
     """
 
     before: Any
-    after: Any
 
 
 class Call:
@@ -42,7 +40,7 @@ class Call:
         self._done: Done | None = None
 
     @contextmanager
-    def committing(self, before: Any, after: Any) -> Iterator[None]:
+    def committing(self, before: Any) -> Iterator[Done]:
         """The block in which the call's session takes over what the call gave.
 
         Raises:
@@ -51,8 +49,9 @@ class Call:
         with self._lock:
             if self._cancelled:
                 raise RunError("the call was cancelled", remedy="the state is as it was before")
-            yield
-            self._done = Done(before, after)
+            done = Done(before)
+            yield done
+            self._done = done
 
     def cancel(self) -> Done | None:
         """Keep the call from committing; what it changed if it already has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from rnnonnx.errors import RunError
 
@@ -38,6 +38,13 @@ class Carrier:
         self._kept: OrderedDict[int | None, Turns] = OrderedDict()
         # NOTE: replaced whole, by one assignment, when a call has succeeded: that is the commit
         self._position: _Position | None = None
+        # Whether the state is being changed. The lock lets its own thread in again: a signal
+        # handler, which may read the state but would write into what the call is writing.
+        self._changing = False
+        # The last call, while it can be taken back: until another one writes into the set of
+        # buffers that the state was in before.
+        self._undo: Done | None = None
+        self._undo_lock = threading.RLock()
 
     @property
     def batch(self) -> int | None:
@@ -60,9 +67,19 @@ class Carrier:
             return turns.read(turn, steps)
 
     def clear(self) -> None:
-        """Carry nothing: the next call begins with the initial state for its batch size."""
+        """Carry nothing: the next call begins with the initial state for its batch size.
+
+        Raises:
+            RunError: A signal handler asks for it within a call of the same thread.
+        """
         with self._lock:
-            self._position = None
+            self._refuse_handlers()
+            self._changing = True
+            try:
+                self._forget()
+                self._position = None
+            finally:
+                self._changing = False
 
     def replace(self, make: Callable[[State | None], State]) -> None:
         """Carry another state from now on.
@@ -71,48 +88,62 @@ class Carrier:
             make: Gives it, of the present one (None where there is none).
 
         Raises:
-            RnnonnxError: What `make` raises. Nothing has changed then.
+            RnnonnxError: What `make` raises, or as for `clear`. Nothing has changed then.
         """
         with self._lock:
-            state = make(self.state())
-            turns = self._turns(state.batch)
-            position = self._position
-            # never over the set that holds the state now: writing may fail
-            turn = 1 - position[1] if position is not None and position[0] is turns else 0
-            turns.write(turn, state)
-            self._position = (turns, turn, state.steps)
+            self._refuse_handlers()
+            self._changing = True
+            try:
+                self._forget()
+                state = make(self.state())
+                turns = self._turns(state.batch)
+                position = self._position
+                # never over the set that holds the state now: writing may fail
+                turn = 1 - position[1] if position is not None and position[0] is turns else 0
+                turns.write(turn, state)
+                self._position = (turns, turn, state.steps)
+            finally:
+                self._changing = False
 
     def again(self, x: Any) -> Array | None:
         """One more call like the last one, of a model with one input and one output.
 
-        The path of every step of a stream. None where this is another call, or it has failed:
-        nothing has changed then, and `run` does it, or says what is wrong.
+        The path of every step of a stream. None where this is another call, which is `run`'s.
+
+        Raises:
+            RunError: As for `run`.
         """
         with self._lock:
-            before = self._position
-            if before is None:
-                return None
-            turns, turn, steps = before
-            again = turns.again
-            if again is None:
-                return None
+            if self._changing:
+                self._refuse_handlers()
+            self._changing = True
             try:
-                output = again(x, turn)
-            except turns.errors:
-                return None
-            if output is not None and self._position is before:
-                self._position = (turns, 1 - turn, steps + turns.steps)
+                if self._undo is not None:
+                    self._forget()
+                before = self._position
+                if before is None:
+                    return None
+                turns, turn, steps = before
+                again = turns.again
+                if again is None:
+                    return None
+                try:
+                    output = again(x, turn)
+                except turns.errors:
+                    feed = {self._model.manifest.inputs[0].name: x}
+                    return cast("Array", self._run_checked(None, feed, None, None, bound=False)[0])
+                if output is not None:
+                    self._position = (turns, 1 - turn, steps + turns.steps)
                 return output
-            return None
+            finally:
+                self._changing = False
 
     def take_back(self, done: Done) -> None:
-        """Undo a call that has ended, unless something else has happened since."""
-        if self._lock.acquire(blocking=False):
-            try:
-                if self._position is done.after:
-                    self._position = done.before
-            finally:
-                self._lock.release()
+        """Undo a call that has ended, unless another one has begun from what it left."""
+        with self._undo_lock:
+            if self._undo is done:
+                self._position = done.before
+                self._undo = None
 
     def run(
         self,
@@ -134,19 +165,35 @@ class Carrier:
             RunError: ONNX Runtime failed, or the call was cancelled.
         """
         with self._lock:
-            before = self._position
-            if before is not None:
-                turns, turn, steps = before
-                plan = turns.latest
-                if plan is not None and plan.gives(output_names):
-                    try:
-                        outputs = plan.call(feed, turn, run_options)
-                    except turns.errors:
-                        outputs = None  # done again below, from the same state
+            self._refuse_handlers()
+            self._changing = True
+            try:
+                self._forget()
+                return self._run(output_names, feed, run_options, call)
+            finally:
+                self._changing = False
+
+    def _run(
+        self,
+        output_names: Sequence[str] | None,
+        feed: Mapping[str, Any],
+        run_options: Any | None,
+        call: Call | None,
+    ) -> list[Any]:
+        bound = True
+        if self._position is not None:
+            turns, turn, steps = self._position
+            plan = turns.latest
+            if plan is not None and plan.gives(output_names):
+                try:
+                    outputs = plan.call(feed, turn, run_options)
+                except turns.errors:
+                    bound = False
+                else:
                     if outputs is not None:
-                        self._commit(before, (turns, 1 - turn, steps + plan.steps), call)
+                        self._commit((turns, 1 - turn, steps + plan.steps), call)
                         return outputs
-            return self._run_checked(output_names, feed, run_options, call)
+        return self._run_checked(output_names, feed, run_options, call, bound=bound)
 
     def _run_checked(
         self,
@@ -154,8 +201,13 @@ class Carrier:
         feed: Mapping[str, Any],
         run_options: Any | None,
         call: Call | None,
+        *,
+        bound: bool,
     ) -> list[Any]:
-        """A call whose shapes differ from the last one's, or the first one."""
+        """A call whose shapes differ from the last one's, the first one, or one that failed.
+
+        With `bound` false it has failed in memory that was bound beforehand.
+        """
         before = self._position
         names = self._model.output_names(output_names)
         batch = None if before is None else before[0].batch
@@ -163,27 +215,35 @@ class Carrier:
         turns, turn, steps = before or self._first(checked.batch)
         if checked.steps == 0:
             outputs: list[Any] = empty_outputs(self._model.manifest, names, checked, turns.batch)
-            self._commit(before, (turns, turn, steps), call)
+            self._commit((turns, turn, steps), call)
             return outputs
         if checked.handed:
             outputs = turns.step_handed(checked, names, turn, run_options)
         else:
             asked = None if output_names is None else list(output_names)
-            outputs = turns.step_checked(checked, names, asked, turn, run_options)
-        self._commit(before, (turns, 1 - turn, steps + checked.steps), call)
+            outputs = turns.step_checked(checked, names, asked, turn, run_options, bound=bound)
+        self._commit((turns, 1 - turn, steps + checked.steps), call)
         return outputs
 
-    def _commit(self, before: _Position | None, after: _Position, call: Call | None) -> None:
-        if self._position is not before:  # the lock lets its own thread in again
-            raise RunError(
-                "the session was used by a signal handler while it ran",
-                remedy="a handler may read the states; let it set a flag for the rest",
-            )
+    def _commit(self, after: _Position, call: Call | None) -> None:
         if call is None:
             self._position = after
         else:
-            with call.committing(before, after):
+            with call.committing(self._position) as done:
                 self._position = after
+                self._undo = done
+
+    def _refuse_handlers(self) -> None:
+        if self._changing:
+            raise RunError(
+                "a signal handler cannot change the state of the session that it interrupts",
+                remedy="a handler may read the states; let it set a flag for the rest",
+            )
+
+    def _forget(self) -> None:
+        """The last call can be taken back no more: what it would go back to is written to."""
+        with self._undo_lock:
+            self._undo = None
 
     def _first(self, batch: int | None) -> _Position:
         """The initial state for the batch size of a first call; not yet carried."""

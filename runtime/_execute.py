@@ -5,6 +5,7 @@ NOTE: nothing of size zero may come here (see `_feed`).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ._state import Array, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from rnnonnx.manifest import StateTensor
 
@@ -62,10 +64,12 @@ def execute(
     fetch = [*names, *(item.output for item in items)]
     if not fetch:  # an empty list of names means all outputs to ONNX Runtime
         return Result([], {})
+    alone: AbstractContextManager[Any] = nullcontext()
     if model.cuda_graphs:
-        run_options = graph_options(None, run_options)
+        run_options, alone = graph_options(None, run_options), model.graph_lock
     try:
-        results = model.inference_session.run(fetch, feed, run_options)
+        with alone:
+            results = model.inference_session.run(fetch, feed, run_options)
     except ort_errors() as error:
         raise run_error(error) from error
     count = len(names)
@@ -98,17 +102,26 @@ def run_error(error: Exception) -> RunError:
     )
 
 
-def bound(session: Any, binding: Any) -> Callable[[Any], None]:
-    """`session.run_with_iobinding(binding, run_options)` as a function of `run_options` alone.
+def bound_run(model: Model, binding: Any) -> Callable[[Any], None]:
+    """`run_with_iobinding(binding, run_options)` as a function of `run_options` alone.
 
     NOTE: ONNX Runtime's Python layer first looks whether a WebGPU graph is captured, which takes
     0.4 us of the 8 us of a small step. The call beneath it is taken where it is there.
     """
-    run = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
+    session = model.inference_session
+    plain = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
     inner_binding = getattr(binding, "_iobinding", None)
-    if run is None or inner_binding is None:
-        return partial(session.run_with_iobinding, binding)
-    return partial(run, inner_binding)
+    if plain is None or inner_binding is None:
+        plain, inner_binding = session.run_with_iobinding, binding
+    run: Callable[[Any], None] = partial(plain, inner_binding)
+    if not model.cuda_graphs:
+        return run
+
+    def alone(run_options: Any) -> None:
+        with model.graph_lock:
+            run(run_options)
+
+    return alone
 
 
 def graph_options(graph: int | None, run_options: Any | None = None) -> Any:

@@ -193,6 +193,11 @@ def _numpy(tensor: Tensor, value: Any) -> Array:
             received=type(value).__name__,
             remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(
+            f"input {tensor.name!r} is a masked array, and the model does not read its mask",
+            remedy="value.filled(...), or value.data",
+        )
     try:
         # NOTE: not `ascontiguousarray`, which makes a scalar one-dimensional.
         return np.asarray(value, order="C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -40,6 +41,8 @@ class Model:
         device: Where a session keeps its states: on the device of the first provider.
         cuda_graphs: Whether calls of a fixed shape are captured as CUDA graphs: the provider
             was given with `enable_cuda_graph`.
+        graph_lock: Held by every call then: ONNX Runtime takes one at a time while it captures
+            graphs.
         passed_over: Providers that `providers="auto"` prefers to those of `get_providers()`,
             each with the reason why it cannot start; empty without `auto`.
     """
@@ -50,6 +53,7 @@ class Model:
     device: Device
     cuda_graphs: bool
     passed_over: tuple[PassedOver, ...] = ()
+    graph_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _graph_numbers: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
 
     @classmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import ProviderError, StateError, StateFileError
+from rnnonnx.errors import InputError, ProviderError, StateError, StateFileError
 
 from ._call import Call
 from ._carrier import Carrier
 from ._feed import named_inputs
 from ._map_states import map_values
 from ._model import Model
+from ._onnxruntime import onnxruntime
 from ._state_blob import dump_state, load_state
 from ._state_file import read_state_file, write_state_file
 
@@ -141,7 +142,8 @@ class StatefulSession:
                 A chunk may have any number of time steps; one of none gives outputs of none.
                 An `onnxruntime.OrtValue`, or a DLPack tensor on the session's GPU, is read
                 where it lies.
-            run_options: An `onnxruntime.RunOptions`.
+            run_options: An `onnxruntime.RunOptions`. Where CUDA graphs are on, its entry
+                `gpu_graph_id` is set.
 
         Returns:
             One array an output; an `OrtValue` each, on the session's device, where an input
@@ -151,6 +153,13 @@ class StatefulSession:
             InputError: A name, dtype, rank or size is wrong.
             RunError: ONNX Runtime failed.
         """
+        options = onnxruntime().RunOptions
+        if run_options is not None and not isinstance(run_options, options):
+            raise InputError(
+                "`run_options` are none of ONNX Runtime's",
+                expected="an onnxruntime.RunOptions, or None",
+                received=type(run_options).__name__,
+            )
         return self._carrier.run(output_names, input_feed, run_options)
 
     def __call__(self, x: Any) -> Any:
@@ -216,7 +225,7 @@ class StatefulSession:
         )
         try:
             return await work
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             done = call.cancel()
             if done is not None:  # it had ended, but nobody has had its result
                 self._carrier.take_back(done)
@@ -329,6 +338,13 @@ class StatefulSession:
                 has changed then.
         """
         self._take_over(read_state_file(path), map_states, f"the state file {str(path)!r}")
+
+    def __reduce__(self) -> Any:
+        # NOTE: of copy and pickle alike: a copy would share the buffers, and each step both
+        raise StateError(
+            "a session cannot be copied or pickled",
+            remedy="StatefulSession(session.model), and restore(session.snapshot())",
+        )
 
     def _take_over(
         self,

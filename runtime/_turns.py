@@ -6,6 +6,7 @@ allocated or converted between calls, and a call that fails has not touched what
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ import numpy as np
 from rnnonnx.errors import InputError, RunError
 from rnnonnx.manifest import BATCH
 
-from ._execute import bound, execute, graph_options, new_state, run_error
+from ._execute import bound_run, execute, graph_options, new_state, run_error
 from ._feed import Feed, tensor_shape
 from ._memory import Buffer, Handed
 from ._onnxruntime import onnxruntime, ort_errors
@@ -37,6 +38,7 @@ class Plan:
     Attributes:
         asked: The output names as the caller gave them, None for all.
         steps: Time steps of such a call.
+        shapes: Of the outputs that it gives, in order.
         graphs: The CUDA graphs that the two turns capture and replay, where graphs are on.
         call: `(feed, turn, run_options)`: such a call; copies of its outputs, or None, undone,
             where the feed is of other names, shapes or dtypes.
@@ -46,6 +48,7 @@ class Plan:
 
     asked: list[str] | None
     steps: int
+    shapes: list[tuple[int, ...]]
     graphs: tuple[int, int] | None
     call: Callable[[Any, int, Any], list[Array] | None]
     again: Callable[[Any, int], Array | None] | None
@@ -83,10 +86,13 @@ class Turns:
         self._model = model
         self._layout = model.manifest.states
         self.errors: tuple[type[Exception], ...] = (*ort_errors(), MemoryError)
-        # for each turn, of calls on tensors that callers hand over: only the states stay bound
-        self._free_bindings: list[Any] = [None, None]
+        self._free_binding: Any = None  # of calls on tensors that callers hand over
         # by shapes of inputs and names of outputs; None where bindings do not work
         self._plans: OrderedDict[Any, Plan | None] = OrderedDict()
+        # the CUDA graphs of the plans; the model lives on when this is gone
+        self._graphs: list[int] = []
+        if model.cuda_graphs:
+            weakref.finalize(self, _release, model.inference_session, self._graphs)
         try:
             self._sets = (self._buffers(), self._buffers())
         except self.errors as error:
@@ -116,6 +122,8 @@ class Turns:
         asked: list[str] | None,
         turn: int,
         run_options: Any | None,
+        *,
+        bound: bool,
     ) -> list[Array]:
         """One call of any shape; a shape that comes again finds its plan in `latest`.
 
@@ -125,6 +133,7 @@ class Turns:
             asked: The same as the caller wrote them.
             turn: Which set to read.
             run_options: An `onnxruntime.RunOptions`.
+            bound: Whether to try it in memory that is bound beforehand.
 
         Raises:
             RunError: ONNX Runtime failed, or gave a state that does not fit the manifest.
@@ -136,21 +145,23 @@ class Turns:
             )
         except self.errors as error:
             raise RunError(f"there is no memory for calls of this size: {error}") from error
-        if plan is not None:
+        if plan is not None and bound:
             try:
                 outputs = plan.call(feed.arrays, turn, run_options)
             except self.errors as error:
                 if run_options is not None and run_options.terminate:
                     raise run_error(error) from error
-                # A file may give other sizes than its manifest says, which only memory that is
-                # bound beforehand minds. What was read is untouched, so it can be read again.
-                plan = None
             else:
                 self._keep(key, plan)
                 if outputs is not None:
                     return outputs
+        self.latest = self.again = None
+        # What was read is untouched, so it can be read again.
         outputs = self._step_unbound(feed.arrays, names, turn, run_options)
-        self._keep(key, plan)
+        if plan is None or plan.shapes != [output.shape for output in outputs]:
+            # the file gives other sizes than its manifest says, which only memory that is bound
+            # beforehand minds
+            self._keep(key, None)
         return outputs
 
     def step_handed(
@@ -178,28 +189,29 @@ class Turns:
                 )
         value_of = onnxruntime().OrtValue.ortvalue_from_numpy
         try:
-            binding = self._free_bindings[turn]
-            if binding is None:
-                binding = self._model.inference_session.io_binding()
-                self._bind_old_states(binding, turn)
-                self._free_bindings[turn] = binding
+            binding = self._free_binding = (
+                self._free_binding or self._model.inference_session.io_binding()
+            )
+            self._bind_old_states(binding, turn)
             for name, array in feed.arrays.items():
                 value = array.value if isinstance(array, Handed) else value_of(array)
                 binding.bind_ortvalue_input(name, value)
-            # NOTE: the outputs go after the states, whose memory stays bound. Bound anew each
-            # time they are allocated anew: they are the caller's then.
-            binding.clear_binding_outputs()
             self._bind_new_states(binding, turn)
             for name in names:
                 binding.bind_output(name, device.kind, device.index)
             if self._model.cuda_graphs:
                 run_options = graph_options(None, run_options)
             binding.synchronize_inputs()
-            bound(self._model.inference_session, binding)(run_options)
+            bound_run(self._model, binding)(run_options)
             binding.synchronize_outputs()
+            # the outputs go after the states
             return list(binding.get_outputs()[len(self._layout) :])
         except self.errors as error:
             raise run_error(error) from error
+        finally:
+            if self._free_binding is not None:  # nothing of the caller's stays bound
+                self._free_binding.clear_binding_inputs()
+                self._free_binding.clear_binding_outputs()
 
     def _buffers(self) -> dict[str, Buffer]:
         return {
@@ -219,16 +231,19 @@ class Turns:
         """Bind a call of this shape; None where an output's size is not known before it."""
         sizes = feed.sizes if self.batch is None else {**feed.sizes, BATCH: self.batch}
         tensors = {tensor.name: tensor for tensor in self._model.manifest.outputs}
-        shapes = [tensor_shape(tensors[name], sizes) for name in names]
-        if any(None in shape or 0 in shape for shape in shapes):
-            return None
+        shapes = []
+        for name in names:
+            shape = [size for size in tensor_shape(tensors[name], sizes) if size]
+            if len(shape) < len(tensors[name].shape):
+                return None
+            shapes.append(tuple(shape))
         device = self._model.device
         inputs = tuple(
             (name, array.shape, array.dtype, Buffer(array.shape, array.dtype.name, device))
             for name, array in feed.arrays.items()
         )
         outputs = tuple(
-            Buffer(tuple(size or 0 for size in shape), tensors[name].dtype, device)
+            Buffer(shape, tensors[name].dtype, device)
             for name, shape in zip(names, shapes, strict=True)
         )
         runs = []
@@ -240,8 +255,9 @@ class Turns:
                 binding.bind_ortvalue_output(name, buffer.value)
             self._bind_old_states(binding, turn)
             self._bind_new_states(binding, turn)
-            runs.append(bound(self._model.inference_session, binding))
+            runs.append(bound_run(self._model, binding))
         graphs = self._model.next_graphs() if self._model.cuda_graphs else None
+        self._graphs.extend(graphs or ())
         turns = (runs[0], runs[1])
         call = _bound_call(inputs, outputs, turns, graphs)
         again = None
@@ -249,7 +265,7 @@ class Turns:
             x, y = inputs[0][-1].array, outputs[0].array
             if x is not None and y is not None:
                 again = _bound_step(x, y, turns)
-        return Plan(asked, feed.steps, graphs, call, again)
+        return Plan(asked, feed.steps, shapes, graphs, call, again)
 
     def _keep(self, key: Any, plan: Plan | None) -> None:
         self._plans[key] = plan
@@ -258,8 +274,10 @@ class Turns:
         self.steps = 0 if plan is None else plan.steps
         if len(self._plans) > _KEPT_PLANS:
             _, old = self._plans.popitem(last=False)
-            for graph in old.graphs if old is not None and old.graphs else ():
-                self._model.inference_session.release_captured_graph(graph)
+            if old is not None and old.graphs is not None:
+                _release(self._model.inference_session, list(old.graphs))
+                for graph in old.graphs:
+                    self._graphs.remove(graph)
 
     def _step_unbound(
         self, arrays: Mapping[str, Any], names: list[str], turn: int, run_options: Any | None
@@ -273,6 +291,11 @@ class Turns:
         after = new_state(self._layout, result.values, 0, self.batch)
         self.write(1 - turn, after)
         return result.outputs
+
+
+def _release(session: Any, graphs: list[int]) -> None:
+    for graph in graphs:
+        session.release_captured_graph(graph)
 
 
 def _bound_call(

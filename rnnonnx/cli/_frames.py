@@ -7,9 +7,8 @@ where the input has no time axis, what one call takes. Results are written alike
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from rnnonnx.errors import InputError
 from rnnonnx.manifest import BATCH
 
 from ._console import output
+from ._stdin import read_stdin
 from ._streams import Chunk
 
 if TYPE_CHECKING:
@@ -147,11 +147,8 @@ def read_frames(layout: Layout, fixed: Mapping[str, Array]) -> Iterator[Chunk]:
         InputError: Standard input is closed, or ends within a frame; the whole frames before
             that have been given.
     """
-    if sys.stdin is None:  # the shell's `<&-`
-        raise InputError("standard input is closed")
-    stream: IO[bytes] = sys.stdin.buffer
     size, frames = layout.frame_bytes, 0
-    while data := stream.read(size * layout.chunk):
+    while data := read_stdin(size * layout.chunk):
         count, left = divmod(len(data), size)
         if count:
             array = layout.array(data[: count * size])

@@ -8,17 +8,18 @@ from __future__ import annotations
 import io
 import re
 import struct
-import sys
 import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from rnnonnx.errors import InputError
+
+from ._stdin import read_stdin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -200,9 +201,7 @@ def _from_file(path: Path, wanted: list[str]) -> dict[str, Array]:
 
 
 def _from_stdin(wanted: list[str]) -> Iterator[tuple[str, dict[str, Array]]]:
-    if sys.stdin is None:  # the shell's `<&-`
-        raise InputError("standard input is closed")
-    stream = _Peekable(sys.stdin.buffer)
+    stream = _Peekable()
     number = 0
     while not stream.at_end():
         arrays = {}
@@ -217,23 +216,22 @@ def _from_stdin(wanted: list[str]) -> Iterator[tuple[str, dict[str, Array]]]:
 
 
 class _Peekable(io.RawIOBase):
-    """A stream whose end can be asked for, and that numpy reads as a stream, not as a file.
+    """Standard input, whose end can be asked for, and that numpy reads as a stream, not as a file.
 
     NOTE: of a real file object numpy takes the descriptor and seeks, which a pipe refuses.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._stream = stream
         self._ahead = b""
 
     def at_end(self) -> bool:
-        self._ahead = self._ahead or self._stream.read(1)
+        self._ahead = self._ahead or read_stdin(1)
         return not self._ahead
 
     def read(self, size: int = -1) -> bytes:
         ahead, self._ahead = self._ahead, b""
-        return ahead + self._stream.read(size if size < 0 else size - len(ahead))
+        return ahead + read_stdin(max(0, size - len(ahead)))
 
 
 def _read_array(stream: Any, where: str) -> Array:

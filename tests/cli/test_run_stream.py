@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
@@ -125,6 +127,30 @@ def test_a_frame_may_come_in_pieces(summing, x, child):
         assert not select.select([process.stdout], [], [], 0)[0]
         process.stdin.write(piece)
     np.testing.assert_allclose(np.frombuffer(receive(process, 8), "<f4"), x[0, 0], atol=1e-5)
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end(summing, x):
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    child = subprocess.Popen(
+        [*COMMAND, "run", str(summing), "-", "-o", "-", "--stream"],
+        stdin=reader,
+        stdout=subprocess.PIPE,
+    )
+    os.close(reader)
+    data = raw(x[:1])
+    try:
+        os.write(writer, data[:8])
+        first = child.stdout.read(8)
+        for part in (data[8:-3], data[-3:]):
+            time.sleep(0.2)  # the child has looked, and found nothing
+            os.write(writer, part)
+        os.close(writer)
+        rest, _ = child.communicate(timeout=PATIENCE)
+    finally:
+        child.kill()
+    assert child.returncode == 0
+    np.testing.assert_allclose(unraw(first + rest, 1), sums(x[:1]), atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])

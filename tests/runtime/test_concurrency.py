@@ -205,3 +205,65 @@ def test_timeouts_at_random_moments_count_only_what_was_delivered(zoo):
         return delivered
 
     assert asyncio.run(main()) == session.steps
+
+
+def test_what_another_call_has_begun_from_is_not_taken_back(zoo):
+    """A call ends, another one fails, and then the first is cancelled."""
+    session = StatefulSession(zoo.failing())
+
+    async def main():
+        task = asyncio.create_task(session.arun(None, {"i": np.array([[2]])}))
+        await asyncio.sleep(0)
+        while session.steps == 0:  # holds the loop, so that the result cannot be delivered
+            pass
+        with pytest.raises(RunError):
+            session(np.array([[99]]))  # has written into the buffers of the state before
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert session.steps == 1
+    assert session.get_states()["s"] == 2
+
+
+def test_readers_do_not_keep_a_cancelled_call_in_effect(zoo):
+    session = counting(zoo)
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            session.get_states()
+
+    async def main():
+        for _ in range(50):
+            task = asyncio.create_task(session.arun(None, {"x": ZERO}))
+            await asyncio.sleep(0)
+            while session.steps == 0:
+                pass
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert session.steps == 0
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        asyncio.run(main())
+    finally:
+        stop.set()
+        reader.join(30)
+
+
+def test_a_coroutine_that_is_closed_changes_nothing(zoo):
+    session = counting(zoo)
+
+    async def main():
+        coroutine = session.arun(None, {"x": ZERO})
+        coroutine.send(None)
+        while session.steps == 0:
+            pass
+        coroutine.close()
+
+    asyncio.run(main())
+    assert session.steps == 0

@@ -1,14 +1,20 @@
 """A call that fails, for whatever reason, leaves the state as it was before."""
 
+import copy
+import pickle
+import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from rnnonnx import InputError, RunError
+from rnnonnx import InputError, RunError, StateError
 from rnnonnx.runtime import StatefulSession
 
 
@@ -97,21 +103,105 @@ def test_a_stream_takes_a_chunk_only_when_a_result_is_wanted(zoo):
     assert session.get_states()["s"] == 1
 
 
-def test_a_signal_handler_that_steps_the_session_is_found_out(zoo):
+@contextmanager
+def alarms(handler, seconds):
+    """Calls the handler again and again, between any two instructions of the main thread."""
+    old = signal.signal(signal.SIGALRM, lambda *_: handler())
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@pytest.mark.parametrize("way", ["call", "run"])
+def test_a_signal_handler_may_read_and_not_write(zoo, way):
+    """Whenever it comes: within a call it is refused, and the call's own effect is whole."""
+    session = StatefulSession(zoo.counter())
+    x = np.zeros((1, 2), "int64")
+    refused, resets, read = [], [], []
+
+    def handler():
+        read.append(session.get_states()["count"].item())
+        try:
+            session.reset_states()
+            resets.append(1)
+        except RunError as error:
+            refused.append(str(error))
+
+    seen = []
+    with alarms(handler, 2e-4):
+        for _ in range(2000):
+            y = session(x) if way == "call" else session.run(None, {"x": x})[0]
+            seen.append(int(y[0, 0]))
+    assert refused
+    assert "let it set a flag" in refused[0]
+    # each call counts on from the one before, or from a reset
+    assert all(after in (before + 1, 1) for before, after in pairwise(seen))
+    assert seen.count(1) <= len(resets) + 1
+    assert set(read) <= {0, *seen}
+    assert session.steps == session.get_states()["count"].item()
+
+
+def test_interrupts_leave_whole_states(zoo):
+    """An interrupt may cost the result; the state is the one before the call or after it."""
+    session = StatefulSession(zoo.counter())
+    x = np.zeros((1, 2), "int64")
+    called, caught = 0, 0
+
+    def handler():
+        raise KeyboardInterrupt
+
+    for _ in range(100):
+        try:
+            with alarms(handler, 3e-4):
+                while True:
+                    called += 1
+                    session(x)
+        except KeyboardInterrupt:
+            caught += 1
+        assert session.steps == session.get_states()["count"].item()
+        assert called - caught <= session.steps <= called
+    assert caught > 30
+
+
+def test_a_failure_of_the_moment_costs_no_speed_later(zoo):
     session = StatefulSession(zoo.lstm())
     x = zoo.sequence(time=1)
     session(x)
-    inner = session.model.inference_session.io_binding
+    turns = session._carrier._position[0]
+    plan = turns.latest
 
-    def interrupted():
-        session.reset_states(rows=[0])  # as a handler would, on the same thread
-        return inner()
+    def fail(*_):
+        raise MemoryError
 
-    session.model.inference_session.io_binding = interrupted
-    with pytest.raises(RunError, match="signal handler"):
-        session(zoo.sequence(time=3))
-    assert session.steps == 1
-    assert not session.get_states()["lstm.h"][0].any()
+    turns.latest, turns.again = replace(plan, call=fail), fail
+    twin = StatefulSession(zoo.lstm())
+    twin(x)
+    np.testing.assert_array_equal(session(x), twin(x))
+    for _ in range(2):
+        np.testing.assert_array_equal(session(x), twin(x))
+    assert session._carrier._position[0].latest is not None
+
+
+def test_sessions_are_not_copied(zoo):
+    session = StatefulSession(zoo.lstm())
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(StateError, match="cannot be copied"):
+            make(session)
+
+
+def test_options_that_are_none(zoo):
+    session = StatefulSession(zoo.lstm())
+    session(zoo.sequence())
+    with pytest.raises(InputError, match="run_options"):
+        session.run(None, {"x": zoo.sequence()}, 3)
+
+
+def test_a_mask_is_not_dropped(zoo):
+    with pytest.raises(InputError, match="masked array"):
+        StatefulSession(zoo.lstm())(np.ma.masked_array(zoo.sequence()))
 
 
 _TOO_LITTLE_MEMORY = """
