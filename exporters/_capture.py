@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from rnnonnx.errors import ExportError, UnsupportedLayerError
 
+from ._dtypes import refuse_bfloat16
 from ._layers import LayerTable, is_recurrent
 from ._registry import load_lowerings
 from ._signature import Signature, output_names
@@ -94,7 +95,8 @@ def discover(
         opset: The ONNX opset of the export.
 
     Raises:
-        UnsupportedLayerError: Keras cannot trace the model with these shapes.
+        UnsupportedLayerError: Keras cannot trace the model with these shapes, or there is in it
+            what no file can hold.
     """
     tracer = Tracer(table, load_lowerings(), opset, lowering=False)
     scope = _RecordingScope()
@@ -113,6 +115,7 @@ def discover(
 
     function = _trace(tracer, step, _input_specs(signature, shapes))
     _refuse_foreign_state(function.graph, table)
+    refuse_bfloat16(function.graph, table)
     return Discovery(scope.updated, tracer.calls, tracer.lookups)
 
 

@@ -15,8 +15,10 @@ from rnnonnx.errors import ParityError, UnsupportedLayerError
 
 from ._check_chunks import check_chunks
 from ._check_model import check_model_itself
+from ._dtypes import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE, float16_layers
 from ._report import all_nodes
 from ._steps import both_run
+from ._wording import listed
 
 if TYPE_CHECKING:
     from ._steps import Subject
@@ -47,7 +49,7 @@ def check_graph(model: onnx.ModelProto) -> None:
 
 
 def check_parity(
-    subject: Subject, candidate: Step, tolerance: float, *, calls: int = 3
+    subject: Subject, candidate: Step, tolerance: float | None, *, calls: int = 3
 ) -> ParityReport:
     """Compare a candidate with Keras over consecutive calls.
 
@@ -58,13 +60,19 @@ def check_parity(
     Args:
         subject: The Keras side.
         candidate: The other side.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for that of
+            what the model computes in.
         calls: Consecutive calls at each batch size.
 
     Returns:
         The report, whether it matches or not.
     """
-    recorder = Recorder(tolerance)
+    half = float16_layers(subject.step.reference.trace.function.graph, subject.table)
+    if tolerance is None:
+        tolerance = FLOAT16_TOLERANCE if half else FLOAT32_TOLERANCE
+    recorder = Recorder(tolerance, half)
+    if half:
+        recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
     for batch in [dims.batch] if dims.batch else [1, 3]:
         lengths = _lengths(subject, candidate, recorder, batch, calls)
@@ -106,8 +114,9 @@ def require_match(report: ParityReport, name: str) -> None:
         return
     wrong = [error for error in report.errors if not error.ok]
     worst = max(wrong, key=lambda error: error.max_abs)
+    half = f" in float16 ({listed(report.float16)})" if report.float16 else ""
     raise ParityError(
-        f"the ONNX file of {name!r} does not compute what Keras computes: {worst.kind} "
+        f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",
         expected=f"every difference within {report.tolerance:g} * max(1, |value|)",
         received=f"{len(wrong)} of {len(report.errors)} tensors beyond it; the worst at "

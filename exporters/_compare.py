@@ -30,7 +30,7 @@ def compare(
     manifest: Manifest,
     candidate: Step,
     *,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
     calls: int = 3,
     sample_inputs: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -43,7 +43,7 @@ def compare(
         model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
         manifest: Names the inputs, outputs and states of the candidate.
         candidate: `(inputs, states) -> (outputs, new states)`, arrays by the manifest's names.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None as for `export`.
         calls: Consecutive calls, with carried state, at each batch size.
         sample_inputs: Data by the model's own input names, batch first; random by default.
         weights: The file with the weights, where `model` is the path of JSON.

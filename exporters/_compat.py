@@ -11,6 +11,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tf2onnx.optimizer import back_to_back_optimizer
+from tf2onnx.rewriter import gemm_rewriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +28,13 @@ def quiet_tf2onnx() -> Iterator[None]:
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    # this one module warns on the root logger, to which Python then adds a handler
+    setattr(gemm_rewriter, "logging", logger)  # noqa: B010 - mypy knows it as a module
     try:
         yield
     finally:
         logger.setLevel(level)
+        setattr(gemm_rewriter, "logging", logging)  # noqa: B010
 
 
 def node_of_failure(error: Exception) -> str:
@@ -61,3 +66,19 @@ def numpy_object_alias() -> Iterator[None]:
         yield
     finally:
         delattr(np, "object")
+
+
+@contextlib.contextmanager
+def casts_kept() -> Iterator[None]:
+    """Keep tf2onnx from removing a Cast before a Cast: what it does may be wanted.
+
+    Version 1.17 takes every float for exact, so that float32 -> float16 -> float32 rounds no
+    more, and float32 -> int32 -> bool makes True of 0.5. Can go when it does not.
+    """
+    handlers, key = back_to_back_optimizer._func_map, ("Cast",)  # noqa: SLF001
+    removed = handlers.pop(key, None)
+    try:
+        yield
+    finally:
+        if removed is not None:
+            handlers[key] = removed

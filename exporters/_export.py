@@ -14,7 +14,7 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
-from ._dtypes import refuse_dtypes
+from ._dtypes import refuse_float64
 from ._finish import finish
 from ._layers import LayerTable
 from ._load import load
@@ -43,7 +43,7 @@ def export(
     names: Mapping[str, str] | None = None,
     input_dtypes: Mapping[str, str] | None = None,
     verify: bool = True,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
     sample_inputs: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
@@ -67,7 +67,8 @@ def export(
         input_dtypes: Other dtypes for inputs, by name; tokens that Keras declares as floats,
             say, as `int32`.
         verify: Compare the file with Keras before it is written.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`. None is 1e-5, and
+            2**-7 for a model that computes in float16: 8 units of its precision.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
             For a model that is Python code (a subclass of `keras.Model`) it also says which
             arguments it takes, of which dtype and shape.
@@ -110,7 +111,7 @@ def export(
     data = as_arrays(sample_inputs)
     signature = choose_dtypes(read_signature(model, data), input_dtypes or {})
     table = LayerTable(model)
-    refuse_dtypes(table)
+    refuse_float64(table)
     own_states = states if isinstance(states, Mapping) else ()
     surveyed = survey(table, signature, batch=batch, opset=opset, own_states=own_states)
     found = study(surveyed, states=states, data=data)
@@ -172,7 +173,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 
 def _check_arguments(
-    states: StatesArgument, opset: int, batch: int | None, tolerance: float
+    states: StatesArgument, opset: int, batch: int | None, tolerance: float | None
 ) -> None:
     if not isinstance(states, Mapping) and states not in ("stateful", "all", "none"):
         raise StatesArgumentError(
@@ -189,5 +190,5 @@ def _check_arguments(
     if batch is not None and (type(batch) is not int or batch < 1):
         raise ArgumentError("batch= must be a positive number of rows", received=repr(batch))
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if not number or not 0 < tolerance < math.inf:
+    if tolerance is not None and (not number or not 0 < tolerance < math.inf):
         raise ArgumentError("tolerance= must be a positive number", received=repr(tolerance))

@@ -17,6 +17,7 @@ from ._directions import MergeDirectionsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
 from ._unique import UniqueNames
+from ._widen import WidenPass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,6 +70,7 @@ def finish(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         MergeStepWeightsPass(),
+        WidenPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         HoistPass(),

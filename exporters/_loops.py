@@ -120,6 +120,7 @@ def _mark_operators(
     masks = [item for item in keras.tree.flatten(mask) if item is not None]
     if len(masks) > 1 or any(len(item.shape) != 2 for item in masks):
         raise NotLowerableError("its mask is not [batch, time]")
+    dtype = ops[0].dtype  # Keras runs no stack whose cells compute in different dtypes
     batch, time, units = sequences.shape[0], sequences.shape[1], ops[-1].units
     loop = RecurrentLoop(
         ops,
@@ -129,11 +130,13 @@ def _mark_operators(
         continued=_continues(tracer, frame, masked=bool(masks)),
     )
     sizes = [op.units for op in ops for _ in range(op.states)]
-    outputs = [("float32", [batch, time, units]), ("float32", [batch, units])]
-    outputs += [("float32", [batch, size]) for size in sizes]
+    outputs = [(dtype, [batch, time, units]), (dtype, [batch, units])]
+    outputs += [(dtype, [batch, size]) for size in sizes]
     masks = [tf.cast(item, tf.bool) for item in masks]
     zeros = frame.own_state and not frame.lifted
     states = [] if zeros else keras.tree.flatten(initial_state)
+    # a cell may compute in another dtype than its layer, which has cast the sequences to its own
+    sequences, *states = (tf.cast(value, dtype) for value in (sequences, *states))
     sequence, last, *finals = tracer.mark([sequences, *masks, *states], outputs, loop.emit)
     return last, sequence, keras.tree.pack_sequence_as(initial_state, finals)
 

@@ -16,7 +16,7 @@ from tf2onnx import optimizer, tf_loader, tfonnx
 from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._builder import GraphBuilder
-from ._compat import node_of_failure, numpy_object_alias, quiet_tf2onnx
+from ._compat import casts_kept, node_of_failure, numpy_object_alias, quiet_tf2onnx
 from ._conversions import convert_erfc, convert_reverse
 from ._scan import as_body
 from ._wording import one_line
@@ -89,6 +89,7 @@ def _convert(
         tf.device("/cpu:0"),
         quiet_tf2onnx(),
         numpy_object_alias(),
+        casts_kept(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # tf2onnx's own use of NumPy and protobuf

@@ -189,6 +189,10 @@ def _declared(
                 f"states= maps {source!r} to {sink!r}, which do not fit each other",
                 expected=f"{first.dtype}{list(first.shape)}, fixed but for the batch",
                 received=f"{last.dtype}{list(last.shape)}",
+                remedy=f"input_dtypes={{{source!r}: {last.dtype!r}}} gives the input the dtype of "
+                "the output"
+                if first.dtype != last.dtype
+                else None,
             )
         sizes = tuple(dim for dim in first.shape[1:] if isinstance(dim, int))
         result.append(StateTensor(first.name, first.name, last.name, first.dtype, (BATCH, *sizes)))

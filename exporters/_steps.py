@@ -47,8 +47,8 @@ _CONVOLUTION = "running Conv node"
 def _cannot_run(error: Exception) -> UnsupportedLayerError:
     return UnsupportedLayerError(
         f"ONNX Runtime cannot run the exported model: {error}",
-        remedy="ONNX Runtime's recurrent operators compute in float32: build the layers with "
-        "dtype='float32'; otherwise replace the layer that the message names",
+        remedy="if the layer that the message names computes in another dtype than float32 or "
+        "float16, build it with dtype='float32'; otherwise replace it",
     )
 
 

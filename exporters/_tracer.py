@@ -97,10 +97,10 @@ class Tracer:
 
     # What lowerings use.
 
-    def read(self, get: Callable[[], Any]) -> np.ndarray[Any, np.dtype[Any]]:
-        """The value of a variable (or of maths on variables) outside of the trace."""
+    def read(self, get: Callable[[], Any], dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
+        """The value of a variable (or of maths on variables) outside of the trace, as `dtype`."""
         with tf.init_scope():
-            return np.asarray(keras.ops.convert_to_numpy(get()))
+            return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(get(), dtype)))
 
     def mark(
         self,

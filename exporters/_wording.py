@@ -1,8 +1,12 @@
-"""What an error of another package says, as a part of one of our messages."""
+"""Parts of our messages: what an error of another package says, lists of names."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # How TensorFlow ends the text of an error: the reason, then the node that it comes from.
@@ -45,3 +49,9 @@ def reason_and_node(error: Exception) -> tuple[str, str]:
 def _lines(error: Exception) -> list[str]:
     text = _COLOURS.sub("", str(error))
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """`'a', 'b', 'c' and 4 more`."""
+    text = ", ".join(repr(name) for name in names[:most])
+    return f"{text} and {len(names) - most} more" if len(names) > most else text

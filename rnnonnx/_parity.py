@@ -50,7 +50,8 @@ class ParityReport:
         lengths: Lengths of the chunks that were run.
         calls: Consecutive calls, with carried state, in all.
         checks: What was compared with what.
-        notes: What was left out, and why.
+        notes: What was left out or done otherwise, and why.
+        float16: What computes in float16, whose rounding both sides do at other places.
     """
 
     errors: tuple[TensorError, ...]
@@ -60,6 +61,7 @@ class ParityReport:
     calls: int
     checks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    float16: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -81,6 +83,7 @@ class Recorder:
     """Collects differences and keeps the worst of each tensor."""
 
     tolerance: float
+    float16: tuple[str, ...] = ()
     batches: set[int] = field(default_factory=set)
     lengths: set[int] = field(default_factory=set)
     calls: int = 0
@@ -125,6 +128,7 @@ class Recorder:
             calls=self.calls,
             checks=tuple(self.checks),
             notes=tuple(dict.fromkeys(self.notes)),
+            float16=self.float16,
         )
 
 

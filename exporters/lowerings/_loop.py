@@ -115,7 +115,7 @@ class RecurrentLoop:
         if self.continued:
             last = finals[output_state]
         if self.zero_output:
-            zero = builder.const("zero", np.zeros((), np.float32))
+            zero = builder.const("zero", np.zeros((), self.ops[-1].dtype))
             shown = builder.node("Unsqueeze", [mask, builder.axes(2)])
             spread = builder.node("Where", [shown, spread, zero])
             first, behind = (0, 1) if self.backwards else (-1, np.iinfo(np.int64).max)

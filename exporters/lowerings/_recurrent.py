@@ -28,6 +28,8 @@ class RecurrentOp:
         B: Both biases `[1, 2 * gates * units]`, `Wb` then `Rb`; None without bias.
         states: How many states the operator carries: h, and c for an LSTM.
         attributes: Further attributes of the node.
+
+    Sequences, states and outputs are of the weights' dtype.
     """
 
     op_type: str
@@ -38,23 +40,29 @@ class RecurrentOp:
     states: int = 1
     attributes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def dtype(self) -> str:
+        """What it computes in, by its numpy name."""
+        return str(self.W.dtype)
 
-def weight(variable: Any) -> Array:
-    """The value of a Keras variable, as float32 or not at all.
 
-    Raises:
-        NotLowerableError: The variable has another dtype.
+# What ONNX Runtime's recurrent operators compute in, or cast from and to.
+_DTYPES = ("float16", "float32")
+
+
+def weight(cell: Any, variable: Any) -> Array:
+    """The value of a Keras variable in the dtype that its cell computes in.
+
+    Mixed precision keeps variables in float32, and casts them where they are read.
     """
-    value = np.asarray(variable)
-    if value.dtype != np.float32:
-        raise NotLowerableError(f"weights of dtype {value.dtype}, not float32")
-    return value
+    with np.errstate(over="ignore"):  # what float16 cannot hold is infinite in Keras, too
+        return np.asarray(variable).astype(cell.compute_dtype)
 
 
-def require_float32(cell: Any) -> None:
-    """Decline a cell that computes in another dtype than float32."""
-    if cell.compute_dtype != "float32":
-        raise NotLowerableError(f"computes in {cell.compute_dtype}, not float32")
+def require_dtype(cell: Any) -> None:
+    """Decline a cell that computes in a dtype that the operators do not have."""
+    if cell.compute_dtype not in _DTYPES:
+        raise NotLowerableError(f"computes in {cell.compute_dtype}, not in {' or '.join(_DTYPES)}")
     if getattr(cell, "quantization_mode", None):
         raise NotLowerableError("quantized weights")
 

@@ -24,19 +24,20 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
     """`keras.layers.Conv1D`: `[batch, time, channels]` to `[batch, new time, filters]`.
 
     Raises:
-        NotLowerableError: Another data format or dtype, or strides with padding "same", whose
-            amount depends on the length.
+        NotLowerableError: Another data format, strides with padding "same", whose amount
+            depends on the length, or an input that was not cast to what it computes in.
     """
-    if layer.compute_dtype != "float32" or inputs.dtype != "float32":
-        raise NotLowerableError(f"computes in {layer.compute_dtype}, not float32")
+    dtype = layer.compute_dtype
+    if inputs.dtype != dtype:
+        raise NotLowerableError(f"computes in {dtype}, and its input is {inputs.dtype.name}")
     if layer.data_format != "channels_last":
         raise NotLowerableError(f"its data format is {layer.data_format}")
     (steps,), (stride,), (dilation,) = layer.kernel_size, layer.strides, layer.dilation_rate
     if layer.padding == "same" and stride != 1:
         raise NotLowerableError('strides with padding "same"')
     # [steps, channels / groups, filters] -> [filters, channels / groups, steps]
-    kernel = tracer.read(lambda: layer.kernel).transpose(2, 1, 0)
-    bias = tracer.read(lambda: layer.bias) if layer.use_bias else None
+    kernel = tracer.read(lambda: layer.kernel, dtype).transpose(2, 1, 0)
+    bias = tracer.read(lambda: layer.bias, dtype) if layer.use_bias else None
     reach = dilation * (steps - 1)
     pads = {"valid": [0, 0], "causal": [reach, 0], "same": [reach // 2, reach - reach // 2]}
 
@@ -58,5 +59,5 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
 
     padding = layer.padding
     shape = layer.compute_output_shape(tuple(inputs.shape))
-    (result,) = tracer.mark([inputs], [("float32", list(shape))], emit)
+    (result,) = tracer.mark([inputs], [(dtype, list(shape))], emit)
     return result if layer.activation is None else layer.activation(result)

@@ -24,15 +24,16 @@ def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None) -> Any:
     """`keras.layers.Dense`: `[..., input_dim]` to `[..., units]`.
 
     Raises:
-        NotLowerableError: A quantized layer, or one that computes in another dtype.
+        NotLowerableError: A quantized layer, or an input that was not cast to what it computes in.
     """
     del training  # Dense computes the same in both
     if getattr(layer, "quantization_mode", None):
         raise NotLowerableError("quantized weights")
-    if layer.compute_dtype != "float32" or inputs.dtype != "float32":
-        raise NotLowerableError(f"computes in {layer.compute_dtype}, not float32")
-    kernel = tracer.read(lambda: layer.kernel)
-    bias = tracer.read(lambda: layer.bias) if layer.use_bias else None
+    dtype = layer.compute_dtype
+    if inputs.dtype != dtype:
+        raise NotLowerableError(f"computes in {dtype}, and its input is {inputs.dtype.name}")
+    kernel = tracer.read(lambda: layer.kernel, dtype)
+    bias = tracer.read(lambda: layer.bias, dtype) if layer.use_bias else None
     matrix = len(inputs.shape) == 2
 
     def emit(builder: GraphBuilder, names: Sequence[str], outputs: Sequence[str]) -> None:
@@ -47,5 +48,5 @@ def lower(layer: Any, tracer: Tracer, inputs: Any, training: Any = None) -> Any:
             product = builder.node("MatMul", [names[0], weights])
             builder.node("Add", [product, builder.const("bias", bias)], output=outputs[0])
 
-    (result,) = tracer.mark([inputs], [("float32", [*inputs.shape[:-1], layer.units])], emit)
+    (result,) = tracer.mark([inputs], [(dtype, [*inputs.shape[:-1], layer.units])], emit)
     return result if layer.activation is None else layer.activation(result)

@@ -22,15 +22,14 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
     """`keras.layers.Embedding`: indices `[...]` to vectors `[..., output_dim]`.
 
     Raises:
-        NotLowerableError: A quantized layer, or one that computes in another dtype.
+        NotLowerableError: A quantized layer.
     """
     import keras
 
     if getattr(layer, "quantization_mode", None):
         raise NotLowerableError("quantized weights")
-    table = tracer.read(lambda: layer.embeddings)
-    if table.dtype != "float32" or layer.compute_dtype != "float32":
-        raise NotLowerableError(f"computes in {layer.compute_dtype}, not float32")
+    # Keras casts what it looked up; cast before, the table is no larger than it must be.
+    table = tracer.read(lambda: layer.embeddings, layer.compute_dtype)
     # Keras's rule: indices of any other dtype are cast to int32, truncating.
     if inputs.dtype not in ("int32", "int64"):
         inputs = keras.ops.cast(inputs, "int32")
@@ -41,5 +40,5 @@ def lower(layer: Any, tracer: Tracer, inputs: Any) -> Any:
         )
 
     shape = [*inputs.shape, layer.output_dim]
-    (vectors,) = tracer.mark([inputs], [("float32", shape)], emit)
+    (vectors,) = tracer.mark([inputs], [(layer.compute_dtype, shape)], emit)
     return vectors

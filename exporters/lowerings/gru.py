@@ -18,7 +18,7 @@ from typing import Any
 
 from .._registry import registry
 from ._activations import attributes, to_onnx
-from ._recurrent import RecurrentOp, require_float32, stack_bias, stack_biases, stack_gates, weight
+from ._recurrent import RecurrentOp, require_dtype, stack_bias, stack_biases, stack_gates, weight
 
 # Keras [z, r, h] -> ONNX [z, r, h]
 _ORDER = (0, 1, 2)
@@ -31,17 +31,17 @@ def lower(cell: Any) -> RecurrentOp:
     Raises:
         NotLowerableError: An activation or dtype that the operator does not know.
     """
-    require_float32(cell)
+    require_dtype(cell)
     gate, activation = to_onnx(cell.recurrent_activation), to_onnx(cell.activation)
     bias = None
     if cell.use_bias:
-        value = weight(cell.bias)
+        value = weight(cell, cell.bias)
         bias = stack_biases(value, _ORDER) if cell.reset_after else stack_bias(value, _ORDER)
     return RecurrentOp(
         op_type="GRU",
         units=cell.units,
-        W=stack_gates(weight(cell.kernel), _ORDER),
-        R=stack_gates(weight(cell.recurrent_kernel), _ORDER),
+        W=stack_gates(weight(cell, cell.kernel), _ORDER),
+        R=stack_gates(weight(cell, cell.recurrent_kernel), _ORDER),
         B=bias,
         attributes={
             "linear_before_reset": int(cell.reset_after),

@@ -16,7 +16,7 @@ from typing import Any
 
 from .._registry import registry
 from ._activations import attributes, to_onnx
-from ._recurrent import RecurrentOp, require_float32, stack_bias, stack_gates, weight
+from ._recurrent import RecurrentOp, require_dtype, stack_bias, stack_gates, weight
 
 # Keras [i, f, c, o] -> ONNX [i, o, f, c]
 _ORDER = (0, 3, 1, 2)
@@ -29,14 +29,14 @@ def lower(cell: Any) -> RecurrentOp:
     Raises:
         NotLowerableError: An activation or dtype that the operator does not know.
     """
-    require_float32(cell)
+    require_dtype(cell)
     gate, activation = to_onnx(cell.recurrent_activation), to_onnx(cell.activation)
     return RecurrentOp(
         op_type="LSTM",
         units=cell.units,
-        W=stack_gates(weight(cell.kernel), _ORDER),
-        R=stack_gates(weight(cell.recurrent_kernel), _ORDER),
-        B=stack_bias(weight(cell.bias), _ORDER) if cell.use_bias else None,
+        W=stack_gates(weight(cell, cell.kernel), _ORDER),
+        R=stack_gates(weight(cell, cell.recurrent_kernel), _ORDER),
+        B=stack_bias(weight(cell, cell.bias), _ORDER) if cell.use_bias else None,
         states=2,
         attributes=attributes([gate, activation, activation]),
     )

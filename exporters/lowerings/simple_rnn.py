@@ -11,7 +11,7 @@ from typing import Any
 
 from .._registry import registry
 from ._activations import attributes, to_onnx
-from ._recurrent import RecurrentOp, require_float32, stack_bias, stack_gates, weight
+from ._recurrent import RecurrentOp, require_dtype, stack_bias, stack_gates, weight
 
 
 @registry.register("keras.src.layers.rnn.simple_rnn.SimpleRNNCell", seam="cell", since_opset=14)
@@ -21,12 +21,12 @@ def lower(cell: Any) -> RecurrentOp:
     Raises:
         NotLowerableError: An activation or dtype that the operator does not know.
     """
-    require_float32(cell)
+    require_dtype(cell)
     return RecurrentOp(
         op_type="RNN",
         units=cell.units,
-        W=stack_gates(weight(cell.kernel), (0,)),
-        R=stack_gates(weight(cell.recurrent_kernel), (0,)),
-        B=stack_bias(weight(cell.bias), (0,)) if cell.use_bias else None,
+        W=stack_gates(weight(cell, cell.kernel), (0,)),
+        R=stack_gates(weight(cell, cell.recurrent_kernel), (0,)),
+        B=stack_bias(weight(cell, cell.bias), (0,)) if cell.use_bias else None,
         attributes=attributes([to_onnx(cell.activation)]),
     )

@@ -23,5 +23,9 @@ AllowUnsafe: TypeAlias = Annotated[
     ),
 ]
 Tolerance: TypeAlias = Annotated[
-    float, typer.Option(min=0.0, help="Largest difference from Keras that passes.")
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Largest difference from Keras that passes. Default: 1e-5; 2**-7 with float16.",
+    ),
 ]

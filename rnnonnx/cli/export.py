@@ -67,7 +67,7 @@ def export(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare with Keras at the end.")
     ] = False,
-    tolerance: Tolerance = 1e-5,
+    tolerance: Tolerance = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a Keras model to one ONNX file with explicit state, checked against Keras.

@@ -32,7 +32,7 @@ def verify(
     calls: Annotated[
         int, typer.Option(min=1, help="Consecutive calls, state carried from one to the next.")
     ] = 3,
-    tolerance: Tolerance = 1e-5,
+    tolerance: Tolerance = None,
     weights: Weights = None,
     custom_objects: CustomObjects = None,
     allow_unsafe: AllowUnsafe = False,
@@ -75,9 +75,13 @@ def verify(
         show(parity_table(result))
         for line in result.checks:
             show(Text(f"compared: {line}", "dim"))
+        if result.float16:
+            show(Text(f"float16: {', '.join(result.float16)}", "dim"))
         verdict = (
             Text("equal", "bold green") if result.ok else Text("NOT equal", "bold red")
-        ) + Text(f": largest difference {result.max_abs:.2e}, tolerance {tolerance:g}", "default")
+        ) + Text(
+            f": largest difference {result.max_abs:.2e}, tolerance {result.tolerance:g}", "default"
+        )
         show(verdict)
     if not result.ok:
         raise typer.Exit(PARITY_FAILED)

@@ -36,6 +36,8 @@ def models(tmp_path_factory):
     save("other", tokens, layers.Embedding(20, 4, name="embedding"), layers.LSTM(5, name="lstm"))
     stateful = layers.GRU(4, stateful=True, name="gru")
     save("stateful", keras.Input(batch_shape=(2, 5, 3), name="x"), stateful)
+    half = layers.GRU(4, dtype="mixed_float16", name="gru")
+    save("half", keras.Input((None, 3), name="x"), half)
     save("unsafe", keras.Input((None, 3)), layers.Lambda(lambda x: x * 2))
     (folder / "damaged.keras").write_bytes(b"PK no archive")
     return folder
@@ -70,6 +72,19 @@ def test_export_json_is_one_document(invoke, models, tmp_path):
     assert report["parity"]["ok"] is True
     assert report["manifest"]["inputs"][0]["name"] == "in"
     assert [state["name"] for state in report["manifest"]["states"]] == ["gru.h"]
+
+
+def test_half_precision_has_a_tolerance_of_its_own(invoke, models, tmp_path):
+    out = tmp_path / "m.onnx"
+    result = invoke("export", models / "half.keras", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "compared within 0.0078: float16 in 'gru'" in " ".join(result.stdout.split())
+    result = invoke("verify", models / "half.keras", out)
+    assert result.exit_code == 0, result.output
+    assert "float16: gru" in result.stdout
+    assert "tolerance 0.0078125" in result.stdout
+    result = invoke("verify", models / "half.keras", out, "--tolerance", "1e-7")
+    assert result.exit_code == 1
 
 
 def test_export_no_verify_skips_the_comparison(invoke, models, tmp_path):

@@ -94,17 +94,6 @@ def test_state_that_no_layer_tracks_is_refused(tmp_path):
         export(model, tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "mixed_float16", "mixed_bfloat16"])
-def test_other_dtypes_are_refused_with_the_reason(dtype, tmp_path):
-    made = layers.LSTM(4, dtype=dtype, name="rnn")
-    inner = keras.Sequential([keras.Input((None, 3)), layers.Bidirectional(made, dtype=dtype)])
-    with pytest.raises(UnsupportedLayerError, match="'rnn' computes in") as caught:
-        export(model_with(made), tmp_path / "model.onnx")
-    assert "set_dtype_policy('float32')" in caught.value.remedy
-    with pytest.raises(UnsupportedLayerError, match="_rnn' computes in"):
-        export(inner, tmp_path / "model.onnx")
-
-
 def test_strings_are_refused(tmp_path):
     inputs = keras.Input((1,), dtype="string", name="words")
     model = keras.Model(inputs, layers.StringLookup(vocabulary=["a", "b"])(inputs))
