@@ -435,10 +435,8 @@ def page(results: list[tuple[Case, Result]]) -> str:
     lines += [
         "",
         f"{len(results)} rows: {len(errors)} exported, {len(results) - len(errors)} refused;",
-        (
-            f"largest error {worst(results, half=False):.1e}, with float16 "
-            f"{worst(results, half=True):.1e}."
-        ),
+        f"largest error {worst(results, half=False):.1e};",
+        f"with float16 {worst(results, half=True):.1e}.",
         "",
     ]
     return "\n".join(lines) + "\n"
