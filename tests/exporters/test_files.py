@@ -117,7 +117,11 @@ def archive(path, members):
         (
             "class.keras",
             lambda path: archive(
-                path, {"config.json": json.dumps({"class_name": "Nope"}), "metadata.json": "{}"}
+                path,
+                {
+                    "config.json": json.dumps({"class_name": "Nope", "config": {}}),
+                    "metadata.json": json.dumps({"keras_version": "3.15.1"}),
+                },
             ),
             "Keras cannot load",
         ),

@@ -157,6 +157,8 @@ def test_bytecode_never_runs_by_itself(form, version, tmp_path, payload):
     code, mark = payload
     for shape, entry in shapes(code).items():
         for place, config in places(entry).items():
+            if form != "h5" and place not in ("top", "custom layer"):
+                continue  # the config is read in one way, whatever it stood in
             path, arguments = write(tmp_path, form, config, version)
             with pytest.raises((UnsafeModelError, ModelFileError)) as caught:
                 load_model(path, custom_objects={"Holder": Holder}, **arguments)
@@ -229,16 +231,16 @@ KERAS3 = {
 }
 
 
-@pytest.mark.parametrize("form", ["h5", "keras", "json"])
 @pytest.mark.parametrize("name", KERAS3)
-def test_what_keras_3_can_build_and_no_model_needs(name, form, tmp_path):
-    path, arguments = write(tmp_path, form, keras3(KERAS3[name]), "3.15.1")
-    with pytest.raises(UnsafeModelError) as caught:
-        load_model(path, **arguments)
-    assert "--allow-unsafe" in caught.value.remedy
+def test_what_keras_3_can_build_and_no_model_needs(name, tmp_path):
+    for form in ("h5", "keras", "json"):
+        path, arguments = write(tmp_path, form, keras3(KERAS3[name]), "3.15.1")
+        with pytest.raises(UnsafeModelError) as caught:
+            load_model(path, **arguments)
+        assert "--allow-unsafe" in caught.value.remedy
 
 
-@pytest.mark.parametrize("module", ["os", "builtins", "keras.src.utils.file_utils"])
+@pytest.mark.parametrize("module", ["os", "builtins", "tf_keras.utils"])
 def test_modules_of_python_are_not_reached(module, tmp_path):
     lambda_ = entry3("Lambda", function=function3("system", module))
     for entry in (lambda_, entry3("system", module)):
@@ -437,6 +439,9 @@ def test_an_archive_tells_which_keras_wrote_it(version, tmp_path):
         {"class_name": "Functional", "config": {"layers": [{}]}},
         {"class_name": ["Sequential"], "config": {"layers": [LSTM]}},
         {"class_name": "Dense", "config": {"units": 3}},
+        sequential({"class_name": "LSTM", "config": {"name": "l", "units": 10**25}}),
+        sequential({"class_name": "Conv1D", "config": {"filters": 2, "kernel_size": [2**40]}}),
+        sequential({"class_name": "Reshape", "config": {"target_shape": [0, 0]}}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("version", ["2.9.0", "3.15.1"])
