@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx.errors import ProviderError
+from rnnonnx.errors import ModelFileError, ProviderError
 
 from ._cuda import LIBRARIES, load_libraries, why_no_device
 from ._onnxruntime import FATAL, Source, onnxruntime, open_session
@@ -102,7 +102,8 @@ def _try(source: Source, providers: Sequence[str], session_options: Any | None) 
     ort.set_default_logger_severity(FATAL)
     try:
         return open_session(source, providers=providers, session_options=session_options)
-    except ProviderError as error:
+    except (ProviderError, ModelFileError) as error:
+        # NOTE: what is wrong with the file the CPU will find, too
         return PassedOver(providers[0], error.message, "`rnnonnx doctor` shows what it lacks")
     finally:
         ort.set_default_logger_severity(_WARNING)
