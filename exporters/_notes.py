@@ -53,10 +53,11 @@ def state_notes(
 ) -> Iterator[str]:
     """What `states="all"` means for layers whose state is given, or that read backwards."""
     for call in fed:
-        yield (
-            f"layer {call.entry.path!r} takes its initial state from the graph, so its state is "
-            "not lifted"
-        )
+        if not call.entry.layer.stateful:
+            yield (
+                f"layer {call.entry.path!r} takes its initial state from the graph, so its state "
+                "is not lifted"
+            )
     if not lifted:
         yield "no layer has state to lift"
     for path in backwards:

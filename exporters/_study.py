@@ -181,12 +181,8 @@ def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array]
         base = prober.base()
         ties = find_ties(prober, base)
     dims = name_dims(prober, base, ties, inputs, shapes, batch)
-    # A stateful layer says so itself; only the others may be fed from the graph.
-    fed = [
-        call
-        for call in discovery.calls
-        if not (call.own_state or call.per_step or call.entry.layer.stateful)
-    ]
+    # A layer that is stateful may be fed from the graph, too: it begins from that in every call.
+    fed = [call for call in discovery.calls if not (call.own_state or call.per_step)]
     backwards = [
         entry.path
         for entry in table

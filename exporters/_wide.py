@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from ._caches import only_pads, reach
@@ -77,7 +78,8 @@ def looks_beyond(
     if kind in _ATTENTIONS:
         # query and value, in a list or one by one
         value = kwargs["value"] if "value" in kwargs else given[1]
-        return "attends to all steps" if _in_time(value) else None
+        wide = _in_time(value) and _from_same_input(given[0], value)
+        return "attends to all steps" if wide else None
     if not given or not _in_time(given[0]):
         return None
     shape = given[0].shape
@@ -105,6 +107,33 @@ def _in_time(value: Any) -> bool:
     """Whether a tensor is `[batch, time, ...]`, with its time left open."""
     shape = getattr(value, "shape", None)
     return shape is not None and shape.rank is not None and shape.rank > 2 and shape[1] is None
+
+
+def _from_same_input(query: Any, value: Any) -> bool:
+    """Whether two tensors come from one input: a context of its own is no part of the stream."""
+    if not isinstance(query, tf.Tensor) or not isinstance(value, tf.Tensor):
+        return True
+    return bool(_inputs_of(query) & _inputs_of(value))
+
+
+def _inputs_of(tensor: Any) -> set[str]:
+    """Names of the model's sequences that a tensor of a trace is computed from."""
+    found, seen, waiting = set(), set(), [tensor]
+    while waiting:
+        operation = waiting.pop().op
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        if operation.type == "Placeholder":
+            if _in_time(operation.outputs[0]) or _is_tokens(operation.outputs[0]):
+                found.add(operation.name)
+        else:
+            waiting += operation.inputs
+    return found
+
+
+def _is_tokens(tensor: Any) -> bool:
+    return tensor.shape.rank == 2 and tensor.shape[1] is None
 
 
 def _convolution(layer: Any, *, padded: bool) -> str | None:

@@ -70,6 +70,12 @@ CODES = {
     errors.StateError: 3,
     errors.StateFileError: 3,
     errors.RunError: 3,
+    errors.PartialRunError: 3,
+    errors.PoolError: 3,
+    errors.PoolFullError: 3,
+    errors.PoolClosedError: 3,
+    errors.QueueFullError: 3,
+    errors.StreamClosedError: 3,
     errors.ExportError: 4,
     errors.UnbuiltModelError: 4,
     errors.UnsafeModelError: 4,
@@ -87,7 +93,8 @@ def test_every_error_of_the_tree_has_a_code():
     } - {errors.RnnonnxError}
     assert set(CODES) == tree
     for kind, code in CODES.items():
-        assert exit_code(kind("x")) == code
+        parts = {"errors": {}, "outputs": None} if kind is errors.PartialRunError else {}
+        assert exit_code(kind("x", **parts)) == code
 
 
 def test_an_error_is_told_in_full_as_text_and_as_json():

@@ -49,7 +49,9 @@ def test_options(kind, mask, backwards, stateful, conforms, config):
         )
         title = " ".join(word for word, on in zip(words, options, strict=True) if on) or "none"
         group.append(config(title, layer, {OPS[name]: 1}, states if given else ()))
-    # What reads backwards is streamed only if it is stateful; the others take turns.
+    # What reads backwards is streamed only if it is stateful, what is masked only if it is not
+    # (a masked step at a call's beginning gives zeros then); the others take turns.
     turn = (list(LAYERS).index(kind) + len(mask)) % 2 == 0
-    states = "all" if turn and (stateful or not backwards) else "stateful"
+    refused = mask == "mask" if stateful and not backwards else backwards and not stateful
+    states = "all" if turn and not refused else "stateful"
     conforms(group, masked=mask != "no mask", stateful=stateful, states=states)
