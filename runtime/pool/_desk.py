@@ -181,6 +181,7 @@ class Desk:
                 await self.deputy.in_loop(self._start_placed, request, waiter)
             await reply.future
         finally:  # also where the task is cancelled, or its coroutine is thrown away
+            reply.dropped = True
             if request.status in (NEW, WAITING):
                 self.deputy.post(self._take_back, request, waiter)
         if request.error is not None:
@@ -231,6 +232,8 @@ class Desk:
 
     def _start_or_refuse(self, request: Request) -> None:
         """Queue a task's request; its task hears of an error as of a result."""
+        if request.reply.dropped:  # cancelled before its turn came
+            return
         try:
             self._worker.ensure()
             if not self._engine.start(request, placed=False):
@@ -242,6 +245,8 @@ class Desk:
 
     def _start_or_line_up(self, request: Request, waiter: TaskWaiter, wait: float) -> bool:
         """Queue a task's request; False if it has to wait for a place."""
+        if request.reply.dropped:
+            return True
         self._worker.ensure()
         started = self._engine.start(request, placed=False)
         if not started and self._door.line_up(request.seats, waiter, wait):

@@ -43,11 +43,24 @@ class ThreadReply:
                 return
 
 
+class _Condition(threading.Condition):
+    """One that an interrupt cannot leave locked.
+
+    `__enter__` of the base class is Python: an interrupt between its end and the block that it
+    is for would keep the lock for ever, and with it who has a result for the Future.
+    """
+
+    @property
+    def __enter__(self) -> Any:
+        return self._lock.__enter__  # type: ignore[attr-defined]
+
+
 class PoolFuture(Future[Any]):
     """The Future of a request; cancelling it takes the request out of the queue."""
 
     def __init__(self, withdraw: Callable[[], object]) -> None:
         super().__init__()
+        self._condition = _Condition()
         self._withdraw = withdraw
 
     def cancel(self) -> bool:
@@ -92,11 +105,13 @@ class TaskReply:
     Attributes:
         loop: Its loop.
         future: What it awaits.
+        dropped: Whether the task awaits no longer.
     """
 
-    __slots__ = ("future", "loop")
+    __slots__ = ("dropped", "future", "loop")
 
     def __init__(self) -> None:
+        self.dropped = False
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
