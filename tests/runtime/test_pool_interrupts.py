@@ -216,6 +216,7 @@ def test_a_handler_may_use_the_pool(ledger, alarm):
         assert len(seen) > 20
 
 
+@pytest.mark.filterwarnings("ignore")  # coroutines that an interrupt kept from being awaited
 def test_a_loop_in_the_main_thread(ledger, zoo, alarm):
     step = zoo.ledger_step
     with StreamPool(ledger, capacity=9, max_queue=5) as pool:
