@@ -19,6 +19,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ from rnnonnx.runtime import Model, StatefulSession, StreamPool
 
 FEATURES = 64
 THREADS = 32
+REPEATS = 8
+"""Steps for each change to the other thread."""
 COMMAND = "python benchmarks/pool.py"
 
 Step = Callable[[], int]
@@ -152,6 +155,29 @@ def run_many(pool: StreamPool, count: int) -> Step:
     return step
 
 
+def beside(step: Step, stack: ExitStack) -> Step:
+    """The same in another thread than the main one, which calls a pool directly."""
+    executor = stack.enter_context(ThreadPoolExecutor(1))
+
+    def many() -> int:
+        return sum(step() for _ in range(REPEATS))
+
+    return lambda: executor.submit(many).result()
+
+
+def run_one(pool: StreamPool, count: int) -> Step:
+    """Blocking calls, one stream after the other."""
+    streams = [pool.open(str(i)) for i in range(count)]
+    feed = {"x": frames(1)}
+
+    def step() -> int:
+        for stream in streams:
+            stream.run(None, feed)
+        return count
+
+    return step
+
+
 def submit(pool: StreamPool, count: int) -> Step:
     """A Future for each stream, from one thread."""
     streams = [pool.open(str(i)) for i in range(count)]
@@ -241,6 +267,9 @@ def build(
     waits: dict[str, Waits] = {}
     for name, make, delay in (
         ("pool.run_many", run_many, 0.0),
+        ("pool.run_many, other thread", lambda pool, n: beside(run_many(pool, n), stack), 0.0),
+        ("pool, run", run_one, 0.0),
+        ("pool, run, other thread", lambda pool, n: beside(run_one(pool, n), stack), 0.0),
         # NOTE: who is ahead of the batch waits for the others, which come as fast as they can
         ("pool, submit", submit, 0.005),
         ("pool, threads", lambda pool, n: threads(pool, n, stack), 0.0),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rnnonnx.errors import PoolError
 
-from ._gate import TaskWaiter, ThreadWaiter, Waiter
+from ._arguments import as_seconds
+from ._deputy import about_to_block
+from ._gate import ThreadWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._engine import Engine
-    from ._gate import Gate
+    from ._gate import Gate, Waiter
     from ._scheduler import Seat
-
-Kind = TypeVar("Kind", bound=Waiter)
 
 
 class Door:
@@ -45,58 +43,56 @@ class Door:
         Raises:
             PoolError: There are none in time, or the pool or a stream is closed.
         """
-        waiter = self._line_up(seats, amount, wait, ThreadWaiter)
-        if waiter is None:
+        waiter = ThreadWaiter(amount)
+        if self.line_up(seats, waiter, wait):
             return
         try:
+            about_to_block(waiter.wake)
             waiter.sleep(wait)
-        except BaseException:  # an interrupt: the places are for somebody else
-            self._give_up(waiter)
+            about_to_block(waiter.wake)
+        except BaseException:  # nobody waits for it any longer: the places are for others
+            self.give_up(waiter)
             raise
-        self._settle(waiter)
+        self.settle(waiter)
 
-    async def enter_in_loop(self, seats: Sequence[Seat], amount: int, wait: float) -> None:
-        """As `enter`, in a task, whose loop goes on meanwhile."""
-        waiter = self._line_up(seats, amount, wait, TaskWaiter)
-        if waiter is None:
-            return
-        try:
-            await asyncio.wait_for(waiter.future, None if math.isinf(wait) else wait)
-        except TimeoutError:
-            pass  # it may have been granted at the last moment
-        except BaseException:  # a cancellation
-            self._give_up(waiter)
-            raise
-        self._settle(waiter)
+    def line_up(self, seats: Sequence[Seat], waiter: Waiter, wait: float) -> bool:
+        """Take the waiter's places: True. False if it stands in the line for them.
 
-    def _line_up(
-        self, seats: Sequence[Seat], amount: int, wait: float, kind: Callable[[int], Kind]
-    ) -> Kind | None:
+        Raises:
+            PoolError: There are none, and it does not wait; or the pool or a stream is closed.
+        """
         engine, gate = self._engine, self._gate
         with engine.lock:
             engine.check(seats)
-            if gate.enter(amount):
-                return None
-            if wait > 0 and amount <= gate.limit:
-                waiter = kind(amount)
+            if gate.enter(waiter.amount):
+                waiter.granted = True
+                return True
+            if wait > 0 and waiter.amount <= gate.limit:
                 gate.line_up(waiter)
-                return waiter
-        raise self._refused()
+                return False
+        raise self.refused()
 
-    def _settle(self, waiter: Waiter) -> None:
+    def settle(self, waiter: Waiter) -> None:
+        """After the wait.
+
+        Raises:
+            PoolError: The waiter has no places.
+        """
         engine = self._engine
         with engine.lock:
             if waiter.granted:
                 return
             self._gate.give_up(waiter)
             engine.check(())
-        raise self._refused()
+        raise self.refused()
 
-    def _give_up(self, waiter: Waiter) -> None:
+    def give_up(self, waiter: Waiter) -> None:
+        """Leave the line, or the places if they have been granted."""
         with self._engine.lock:
             self._gate.give_up(waiter)
 
-    def _refused(self) -> PoolError:
+    def refused(self) -> PoolError:
+        """Count a refusal; the error."""
         self._engine.refused()
         return self._full()
 
@@ -109,10 +105,11 @@ def checked_wait(wait: object) -> float:
     """
     if wait == 0.0 and type(wait) is float:  # the usual case
         return 0.0
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
+    seconds = as_seconds(wait)
+    if seconds is None or not seconds >= 0:
         raise PoolError(
             "`wait` is no time",
             expected="seconds, 0 or more; math.inf for as long as it takes",
             received=repr(wait),
         )
-    return float(wait)
+    return seconds

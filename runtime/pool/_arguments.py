@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -73,21 +75,53 @@ class Limits:
         return cls(rows, most, fewest, delay, queue, idle)
 
 
-def _count(name: str, value: object) -> int:
+def _count(name: str, value: Any) -> int:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not 1 <= int(str(value)) < _LARGEST:
+    if not whole or not 1 <= int(value) < _LARGEST:
         raise PoolError(
             f"`{name}` is out of range", expected="a whole number, 1 or more", received=repr(value)
         )
-    return int(str(value))
+    return int(value)
 
 
 def _seconds(name: str, value: object, *, least: float) -> float:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not least <= float(str(value)) < _LARGEST:
+    seconds = as_seconds(value)
+    if seconds is None or not least <= seconds < _LARGEST:
         raise PoolError(
             f"`{name}` is out of range",
             expected=f"a number of seconds, {least:g} or more",
             received=repr(value),
         )
-    return float(str(value))
+    return seconds
+
+
+def as_seconds(value: Any) -> float | None:
+    """Any real number as a float, infinity where it is too large for one; None for another."""
+    # NOTE: numpy registers its floats and integers as Python's kinds of numbers
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if abs(value) == value else -math.inf
+
+
+def check_calls(on_evict: object, meter: object) -> None:
+    """Whether what is to be called can be.
+
+    Raises:
+        PoolError: It cannot.
+    """
+    if on_evict is not None and not callable(on_evict):
+        raise PoolError(
+            "`on_evict` cannot be called",
+            expected="a function of an id and a snapshot",
+            received=repr(on_evict),
+        )
+    methods = [getattr(meter, name, None) for name in ("add", "record")]
+    if meter is not None and not all(map(callable, methods)):
+        raise PoolError(
+            "`meter` is no Meter",
+            expected="an object with the methods `add` and `record`",
+            received=repr(meter),
+        )

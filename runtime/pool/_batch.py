@@ -29,13 +29,11 @@ class Part:
         first: The first of them.
         last: The one after the last.
         outputs: One array an output.
-        committed: One element: whether their states have been replaced.
     """
 
     first: int
     last: int
     outputs: list[Array]
-    committed: list[bool] = field(default_factory=lambda: [False])
 
     @property
     def rows(self) -> range:
@@ -52,7 +50,7 @@ class Batch:
         slots: The row of the slab of each row.
         steps: Time steps of each row; one number where they are equal.
         arrays: One array an input, the rows of all requests one after the other.
-        parts: What has run.
+        parts: What has run, and whose states have been replaced.
         errors: The error of each row that failed alone.
     """
 
@@ -147,11 +145,9 @@ class Runner:
         result = execute(self._model, feed, self._slab.gather(source, ran), names)
         outputs, values = result.outputs, result.values
         self._check_outputs(names, outputs, ran)
-        part = Part(first, last, outputs)
-        # NOTE: before the commit, so that what is committed is always handed out
-        batch.parts.append(part)
         steps = batch.steps if isinstance(batch.steps, int) else batch.steps[first:last]
-        self._slab.commit(slots, rows, ran, values, steps, part.committed)
+        self._slab.commit(slots, rows, ran, values, steps)
+        batch.parts.append(Part(first, last, outputs))
 
     def _check_outputs(self, names: Sequence[str], outputs: Sequence[Array], ran: int) -> None:
         for name, output in zip(names, outputs, strict=True):
@@ -166,7 +162,7 @@ class Runner:
 
     def _hand_out(self, batch: Batch) -> None:
         """Give every request its rows of what has been committed."""
-        parts = [part for part in batch.parts if part.committed[0]]
+        parts = batch.parts
         if len(parts) == 1 and parts[0].last - parts[0].first == len(batch.slots):
             self._hand_all(batch, parts[0].outputs)
             return

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import PoolError, QueueFullError, StateFileError
+from rnnonnx.errors import PoolError, QueueFullError, RnnonnxError, StateFileError
 
 from .._state_blob import dump_state, load_state
 from ._admission import Door, checked_wait
-from ._replies import FutureReply, PoolFuture, TaskReply
-from ._scheduler import Request
+from ._gate import TaskWaiter
+from ._replies import FutureReply, PoolFuture, TaskReply, deliver
+from ._scheduler import NEW, WAITING, WITHDRAWN, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .._model import Model
     from .._state import Array
+    from ._deputy import Deputy
     from ._engine import Engine
     from ._intake import Intake
     from ._registry import Registry
@@ -36,11 +38,14 @@ class Desk:
         intake: What checks inputs.
         engine: What runs requests.
         worker: The thread that does so where no caller waits in one.
+        deputy: The thread that calls for the main thread; as `Stream` and `StreamPool` do, except
+            for what a task calls.
         registry: The open streams.
         slab: Their states.
 
     Attributes:
         manifest: The model's.
+        deputy: As given.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Desk:
         intake: Intake,
         engine: Engine,
         worker: Worker,
+        deputy: Deputy,
         registry: Registry,
         slab: Slab,
     ) -> None:
@@ -56,6 +62,7 @@ class Desk:
         self._intake = intake
         self._engine = engine
         self._worker = worker
+        self.deputy = deputy
         self._registry = registry
         self._slab = slab
         self._door = Door(engine, engine.queue, self._full)
@@ -100,8 +107,7 @@ class Desk:
         checked = self._intake.check(feed, len(seats))
         request = Request(seats, (names, checked.shape), checked.arrays, names, checked.steps)
         if checked.feed is not None:
-            with self._engine.lock:
-                self._engine.check(seats)
+            self._engine.check(seats)
             request.outputs = self._intake.empty(names, checked.feed, len(seats))
         return request
 
@@ -141,7 +147,7 @@ class Desk:
     ) -> PoolFuture:
         """A step as a Future."""
         request = self._copied(seat, wanted, feed)
-        future = PoolFuture(lambda: self._engine.withdraw(request))
+        future = PoolFuture(lambda: self.deputy.post(self._engine.withdraw, request))
         request.reply = FutureReply(future)
         if request.outputs is not None:
             request.reply.deliver(request)
@@ -165,24 +171,28 @@ class Desk:
         if request.outputs is not None:
             return request.outputs
         wait = checked_wait(wait)
-        self._worker.ensure()
         reply = request.reply = TaskReply()
-        if not self._engine.start(request, placed=False):
-            await self._door.enter_in_loop(request.seats, 1, wait)
-            self._engine.start(request, placed=True)
+        waiter = TaskWaiter(1)
         try:
+            if not wait:
+                self.deputy.post(self._start_or_refuse, request)
+            elif not await self.deputy.in_loop(self._start_or_line_up, request, waiter, wait):
+                await waiter.within(wait)
+                await self.deputy.in_loop(self._start_placed, request, waiter)
             await reply.future
         finally:  # also where the task is cancelled, or its coroutine is thrown away
-            self._engine.withdraw(request)
+            reply.dropped = True
+            if request.status in (NEW, WAITING):
+                self.deputy.post(self._take_back, request, waiter)
         if request.error is not None:
             raise request.error
         return request.outputs or []
 
     def steps(self, seat: Seat) -> int:
         """The step count of a stream."""
-        with self._engine.lock:
-            self._engine.check((seat,))
-            return int(self._slab.steps[seat.slot])
+        steps = int(self._slab.steps[seat.slot])
+        self._engine.check((seat,))  # after the read: until then the row was this stream's
+        return steps
 
     def reset(self, seat: Seat) -> None:
         """Begin anew."""
@@ -219,6 +229,40 @@ class Desk:
         request = self.request((seat,), wanted, feed)
         request.arrays = tuple([array.copy() for array in request.arrays])
         return request
+
+    def _start_or_refuse(self, request: Request) -> None:
+        """Queue a task's request; its task hears of an error as of a result."""
+        if request.reply.dropped:  # cancelled before its turn came
+            return
+        try:
+            self._worker.ensure()
+            if not self._engine.start(request, placed=False):
+                raise self._door.refused()
+        except RnnonnxError as error:
+            request.error = error
+            request.status = WITHDRAWN
+            deliver([request])
+
+    def _start_or_line_up(self, request: Request, waiter: TaskWaiter, wait: float) -> bool:
+        """Queue a task's request; False if it has to wait for a place."""
+        if request.reply.dropped:
+            return True
+        self._worker.ensure()
+        started = self._engine.start(request, placed=False)
+        if not started and self._door.line_up(request.seats, waiter, wait):
+            self._start_placed(request, waiter)
+            started = True
+        return started
+
+    def _start_placed(self, request: Request, waiter: TaskWaiter) -> None:
+        self._door.settle(waiter)
+        waiter.granted = False  # the place is the request's from here on
+        self._engine.start(request, placed=True)
+
+    def _take_back(self, request: Request, waiter: TaskWaiter) -> None:
+        """Undo what has been done for a task that waits no longer."""
+        self._door.give_up(waiter)
+        self._engine.withdraw(request)
 
     def _full(self) -> PoolError:
         return QueueFullError(

@@ -11,20 +11,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rnnonnx.errors import PoolClosedError, RunError, StreamClosedError
+from rnnonnx.errors import PoolClosedError, PoolError, RunError, StreamClosedError
 
+from ._deputy import Withdrawn, about_to_block
 from ._gate import Gate
 from ._replies import FutureReply, ThreadReply, deliver
-from ._scheduler import WAITING, Request
+from ._scheduler import WAITING, WITHDRAWN, Request
 from ._stats import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from rnnonnx.errors import PoolError
 
     from ._arguments import Limits
     from ._batch import Runner
@@ -48,6 +48,7 @@ class Engine:
         seats: How many streams are open; the registry counts.
         ring: Wakes the worker; callable under the lock.
         concluded: Called under the lock with what is done, and the time.
+        evicting: The streams whose eviction callback runs, by the thread that it runs in.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Engine:
         self.seats = 0
         self.ring: Callable[[], None] = _nothing
         self.concluded: Callable[[Sequence[Request], float], None] = _nothing
+        self.evicting: dict[int, Seat] = {}
         self._scheduler = scheduler
         self._runner = runner
         self._reports = reports
@@ -86,6 +88,7 @@ class Engine:
         Raises:
             PoolError: The pool or the stream has been closed.
         """
+        self._check_not_evicting(request.seats)
         reply = request.reply = ThreadReply()
         with self.lock:
             if not self._enqueue(request, placed=placed):
@@ -118,6 +121,7 @@ class Engine:
             PoolError: The pool or the stream is closed, or is meanwhile.
         """
         request = Request((seat,), None)
+        self._check_not_evicting(request.seats)
         reply = request.reply = ThreadReply()
         with self.lock:
             self.check(request.seats)
@@ -144,8 +148,7 @@ class Engine:
     def release(self, hold: Request) -> None:
         """End a hold."""
         with self.lock:
-            _wake(self._scheduler.finish([hold]))
-            self.concluded([hold], monotonic())
+            self._strike_out([hold], monotonic())
             if self._leader is None:
                 self._pass_on()
 
@@ -164,9 +167,12 @@ class Engine:
             else:
                 self._exclusives.append(reply)
                 reply.arm()
+                self.company_changed()
         try:
+            about_to_block(reply.wake)
             while self._leader is not reply:
                 reply.sleep()
+                about_to_block(reply.wake)
             yield
         finally:
             with self.lock:
@@ -210,6 +216,11 @@ class Engine:
         """Whether requests are taken."""
         return self._shut is None
 
+    @property
+    def running(self) -> bool:
+        """Whether a batch is run, or somebody keeps batches from running."""
+        return self._leader is not None
+
     def can_lead(self) -> bool:
         """Under the lock: whether there is something to run and nobody who does."""
         return self._leader is None and self._scheduler.ready > 0
@@ -238,14 +249,18 @@ class Engine:
                 failed.append(request)
         return failed
 
-    def shut(self, why: str) -> bool:
-        """Under the lock: take nothing more. False if that was so already."""
-        if self._shut is not None:
-            return False
-        self._shut = why
-        self.queue.shut()
-        self._fill.notify()
-        return True
+    def shut(self, why: str) -> None:
+        """Take nothing more, from now on.
+
+        Raises:
+            PoolError: An eviction callback asks, which the end would wait for.
+        """
+        self._check_not_evicting(())
+        with self.lock:
+            if self._shut is None:
+                self._shut = why
+                self.queue.shut()
+                self.company_changed()
 
     def drain(self) -> None:
         """Run all that is queued, here or elsewhere, and wait for its end."""
@@ -254,9 +269,15 @@ class Engine:
                 if not self._scheduler.queued and self._leader is None:
                     return
                 if not self.can_lead():
+                    about_to_block(self._end_quiet)
                     self._quiet.wait()
                     continue
             self.lead()
+
+    def company_changed(self) -> None:
+        """Under the lock: a batch that waits for others may have none to wait for."""
+        if self._filling:
+            self._fill.notify()
 
     def forget(self) -> None:
         """In a process that was forked: the threads that held locks here are not in it."""
@@ -290,6 +311,7 @@ class Engine:
             if self.can_lead():
                 self._pass_on()
             self._quiet.notify_all()
+            self.company_changed()
         return removed
 
     def _claim(self, me: object) -> bool:
@@ -325,7 +347,21 @@ class Engine:
         reply.wake()
 
     def _see_through(self, request: Request, reply: ThreadReply) -> None:
-        """Wait until a request is no longer pending, running batches where nobody else does."""
+        """Wait until a request is no longer pending, running batches where nobody else does.
+
+        Raises:
+            Withdrawn: It has been withdrawn.
+        """
+
+        def withdraw() -> None:
+            with self.lock:
+                self._remove(request)
+            reply.wake()
+
+        try:
+            about_to_block(withdraw)
+        except Withdrawn:
+            self.withdraw(request)
         try:
             while request.pending:
                 if self._leader is not reply:
@@ -337,13 +373,11 @@ class Engine:
                     if request.pending and self._leader is not reply and not self._claim(reply):
                         reply.arm()
         finally:
-            # after an interrupt, or an end that came while it was appointed: nobody may wait
-            # for what this thread no longer does
-            if request.status == WAITING or self._leader is reply:
+            if self._leader is reply:  # its end came while it was appointed
                 with self.lock:
-                    self._remove(request)
-                    if self._leader is reply:
-                        self._resign()
+                    self._resign()
+        if request.status == WITHDRAWN and request.error is None:
+            raise Withdrawn
 
     def _run_one(self, own: Request | None) -> None:
         """With the lead: run a batch, give the lead up, and deliver.
@@ -359,19 +393,24 @@ class Engine:
             started = monotonic()
             if requests:
                 self._runner.run(requests)
-        except Exception as error:  # noqa: BLE001  # nobody may be left waiting
-            for request in _unfinished(requests):
-                request.error = RunError(f"the batch could not be run: {error!r}")
-                request.error.__cause__ = error
+        except BaseException as error:  # nobody may be left waiting
+            for request in requests:
+                if request.outputs is None and request.error is None:
+                    request.error = RunError(f"the batch could not be run: {error!r}")
+                    request.error.__cause__ = error
+            if not isinstance(error, Exception):
+                raise
         finally:
             ended = monotonic()
             with self.lock:
-                done = self._conclude(requests, own, started, ended)
+                self._strike_out(requests, ended)
+                if requests:
+                    self.counts.batch(requests, started, ended)
                 self._leader = None
                 if own is None or not own.pending or self._exclusives:
                     self._pass_on()
-            deliver(done)
-        self._reports.batch(done, started, ended)
+            deliver(requests)
+        self._reports.batch(requests, started, ended)
 
     def _collect(self) -> list[Request]:
         """Under the lock: the next batch, once there is company enough for the first in line."""
@@ -396,8 +435,7 @@ class Engine:
             if type(request.reply) is FutureReply and not request.reply.begin()
         ]
         if cancelled:
-            _wake(self._scheduler.finish(cancelled))
-            self.concluded(cancelled, monotonic())
+            self._strike_out(cancelled, monotonic())
             return [request for request in taken if request not in cancelled]
         return taken
 
@@ -405,23 +443,31 @@ class Engine:
         """Whether nobody else can join the batch: it is full, or every stream waits already."""
         return self._scheduler.ready >= self.seats or self._scheduler.is_full()
 
-    def _conclude(
-        self, requests: Sequence[Request], own: Request | None, started: float, ended: float
-    ) -> list[Request]:
-        """Under the lock: strike out what has run; the rest, after an interrupt, waits anew."""
-        ran = requests
-        unfinished = _unfinished(requests)
-        if unfinished:
-            again = [request for request in unfinished if request is not own]
-            self._scheduler.put_back(again)
-            self.queue.used += sum(len(request.seats) for request in again)
-            requests = [request for request in requests if request not in again]
-            ran = [request for request in requests if request not in unfinished]
+    def _strike_out(self, requests: Sequence[Request], now: float) -> None:
+        """Under the lock: these are done; their streams go on."""
         _wake(self._scheduler.finish(requests))
-        self.concluded(requests, ended)
-        if ran:
-            self.counts.batch(ran, started, ended)
-        return list(requests)
+        self.concluded(requests, now)
+
+    def _check_not_evicting(self, seats: Sequence[Seat]) -> None:
+        """Whether this thread would wait for an eviction that waits for it.
+
+        Args:
+            seats: The streams that it asks for; none of them stands for the whole pool.
+
+        Raises:
+            PoolError: It would.
+        """
+        seat = self.evicting.get(get_ident()) if self.evicting else None
+        if seat is not None and (seat in seats or not seats):
+            raise PoolError(
+                f"the eviction callback of the stream {seat.id!r} "
+                + ("uses that stream" if seats else "closes the pool"),
+                remedy="the snapshot that it is given has the state; it may use other streams",
+            )
+
+    def _end_quiet(self) -> None:
+        with self.lock:
+            self._quiet.notify_all()
 
 
 def stream_error(seat: Seat) -> StreamClosedError:
@@ -430,10 +476,6 @@ def stream_error(seat: Seat) -> StreamClosedError:
         f"the stream {seat.id!r} {seat.closed}",
         remedy="open it anew, and restore its snapshot if it is to go on",
     )
-
-
-def _unfinished(requests: Iterable[Request]) -> list[Request]:
-    return [request for request in requests if request.outputs is None and request.error is None]
 
 
 def _wake(holds: Iterable[Request]) -> None:

@@ -7,8 +7,10 @@ waits first, so that nobody who comes later can overtake.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
+from contextlib import suppress
 
 
 class Waiter:
@@ -55,6 +57,11 @@ class TaskWaiter(Waiter):
         super().__init__(amount)
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self._loop.create_future()
+
+    async def within(self, seconds: float) -> None:
+        """Wait until woken, but no longer than this."""
+        with suppress(TimeoutError):  # it may have been granted at the last moment
+            await asyncio.wait_for(self.future, None if math.isinf(seconds) else seconds)
 
     def wake(self) -> None:
         """See the base class."""

@@ -11,8 +11,9 @@ from .._feed import named_inputs
 from .._model import Model
 from .._state_blob import dump_streams, load_streams
 from ._admission import checked_wait
-from ._arguments import Limits
+from ._arguments import Limits, check_calls
 from ._batch import Runner
+from ._deputy import Deputy
 from ._desk import Desk
 from ._engine import Engine
 from ._fitness import check_mask, check_model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .._onnxruntime import Source
     from .._state import Array
+    from .._stream_states import StreamStates
     from ._replies import PoolFuture
     from ._stats import Meter, PoolStats
 
@@ -88,6 +90,7 @@ class StreamPool:
     ) -> None:
         self._model = model = model if isinstance(model, Model) else Model.load(model)
         check_model(model)
+        check_calls(on_evict, meter)
         limits = Limits.checked(
             model, capacity, max_batch, max_delay, max_queue, min_batch, idle_timeout
         )
@@ -100,9 +103,10 @@ class StreamPool:
         runner = Runner(model, slab, limits.min_batch)
         self._engine = engine = Engine(Scheduler(limits.max_batch), runner, reports, limits)
         self._registry = Registry(engine, slab, model.manifest, reports, limits, on_evict)
-        self._worker = Worker(engine, self._registry)
+        self._deputy = deputy = Deputy()
+        self._worker = Worker(engine, self._registry, deputy)
         intake = Intake(model, mask_input)
-        self._desk = Desk(model, intake, engine, self._worker, self._registry, slab)
+        self._desk = Desk(model, intake, engine, self._worker, deputy, self._registry, slab)
         # the thread holds what it needs, not the pool: a pool that is forgotten ends it
         weakref.finalize(self, self._worker.stop).atexit = False
 
@@ -141,15 +145,14 @@ class StreamPool:
             PoolClosedError: The pool is closed.
             PoolError: The id is taken, or no text.
         """
-        if self._evicts:
-            self._worker.ensure()
-        return self._handle(self._registry.open(stream_id, checked_wait(wait)))
+        return self._deputy.do(self._open, stream_id, checked_wait(wait))
 
     async def aopen(self, stream_id: str, *, wait: float = 0.0) -> Stream:
         """As `open`, for asyncio: the loop goes on meanwhile."""
+        seconds = checked_wait(wait)
         if self._evicts:
-            self._worker.ensure()
-        return self._handle(await self._registry.open_in_loop(stream_id, checked_wait(wait)))
+            self._deputy.post(self._worker.ensure)
+        return self._handle(await self._registry.open_in_loop(stream_id, seconds, self._deputy))
 
     def stream(self, stream_id: str) -> Stream:
         """A handle of a stream that is open.
@@ -202,7 +205,15 @@ class StreamPool:
             PartialRunError: Some streams failed, or could not be stepped after others had
                 been; the error has those others' outputs.
         """
-        wait = checked_wait(wait)
+        return self._deputy.do(self._run_many, streams, x, output_names, checked_wait(wait))
+
+    def _run_many(
+        self,
+        streams: Iterable[Stream | str],
+        x: Array | Sequence[Array] | Mapping[str, Array],
+        output_names: Sequence[str] | None,
+        wait: float,
+    ) -> Array | list[Array]:
         seats = self._seats(streams)
         feed = named_inputs(self.manifest, x)
         requests = self._desk.requests(seats, output_names, feed, self._max_rows)
@@ -226,9 +237,11 @@ class StreamPool:
         Raises:
             PoolClosedError: The pool is closed.
         """
+        return dump_streams(self._deputy.do(self._export), self.manifest)
+
+    def _export(self) -> StreamStates:
         with self._engine.exclusive():
-            states = self._registry.export()
-        return dump_streams(states, self.manifest)
+            return self._registry.export()
 
     def restore(
         self,
@@ -252,12 +265,18 @@ class StreamPool:
                 nothing has changed.
         """
         streams = load_streams(snapshot, self.manifest, map_states=map_states)
+        return self._deputy.do(self._restore, streams)
+
+    def _restore(self, streams: StreamStates) -> list[Stream]:
         if self._evicts:
             self._worker.ensure()
         return [self._handle(seat) for seat in self._registry.restore(streams)]
 
     def stats(self) -> PoolStats:
         """What there is now, and what has been counted."""
+        return self._deputy.do(self._stats)
+
+    def _stats(self) -> PoolStats:
         with self._engine.lock:
             return self._engine.counts.read(
                 streams=len(self._registry),
@@ -268,22 +287,25 @@ class StreamPool:
     def close(self, *, drain: bool = True) -> None:
         """Close the pool, and wait until nothing of it runs. Closing again does nothing.
 
-        States that are to be kept are to be taken by `snapshot` before. Not to be called by
-        `on_evict`.
+        States that are to be kept are to be taken by `snapshot` before.
 
         Args:
             drain: Whether what is queued is run first; otherwise it fails with
                 PoolClosedError. What is in a batch has its effect in any case.
+
+        Raises:
+            PoolError: `on_evict` calls it, and would wait for its own end.
         """
-        with self._engine.lock:
-            first = self._engine.shut("is closed")
+        self._deputy.do(self._close, drain=drain)
+        self._worker.join()
+
+    def _close(self, *, drain: bool) -> None:
+        self._engine.shut("is closed")
         if not drain:
             self._registry.fail_all()
         self._engine.drain()
-        if first:
-            self._registry.close_all()
+        self._registry.close_all()
         self._worker.stop()
-        self._worker.join()
 
     def __enter__(self) -> Self:
         return self
@@ -292,13 +314,21 @@ class StreamPool:
         # after an error nobody may be left to wait for
         self.close(drain=kind is None)
 
+    def _open(self, stream_id: str, wait: float) -> Stream:
+        if self._evicts:
+            self._worker.ensure()
+        return self._handle(self._registry.open(stream_id, wait))
+
     def _handle(self, seat: Seat) -> Stream:
         return Stream(self, self._desk, seat)
 
     def _seats(self, streams: Iterable[Stream | str]) -> list[Seat]:
         if isinstance(streams, str):
             raise InputError("`streams` is no list of streams", received=repr(streams))
-        streams = list(streams)
+        try:
+            streams = list(streams)
+        except TypeError as error:
+            raise InputError("`streams` is no list of streams", received=repr(streams)) from error
         seats: list[Any] = list(seats_of(self, streams))
         others = [place for place, seat in enumerate(seats) if seat is None]
         ids: list[str] = []

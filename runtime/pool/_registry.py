@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +14,9 @@ from rnnonnx.errors import PoolError, PoolFullError, StreamClosedError
 from .._state_blob import dump_state
 from .._stream_states import StreamStates
 from ._admission import Door
+from ._deputy import about_to_block
 from ._engine import stream_error
-from ._gate import Gate
+from ._gate import Gate, TaskWaiter
 from ._replies import deliver
 from ._reports import guarded
 from ._scheduler import Seat
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from rnnonnx.manifest import Manifest
 
     from ._arguments import Limits
+    from ._deputy import Deputy
     from ._engine import Engine
     from ._reports import Reports
     from ._scheduler import Request
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 _EVICTED_AT_ONCE: Final = 32
 """Streams that are evicted before requests are looked at again."""
+
+_NEVER: Final = np.inf
+"""When a row that no stream has was used last."""
 
 
 class Registry:
@@ -63,10 +70,13 @@ class Registry:
         self._on_evict = on_evict
         self._seats: dict[str, Seat] = {}
         self._leaving: list[Seat] = []
-        # NOTE: reversed, so that rows are given out from 0 up and lie side by side
-        self._free = list(range(capacity - 1, -1, -1))
-        self._by_slot: list[Seat | None] = [None] * capacity
-        self._last_used = np.full(capacity, np.inf)
+        # rows that were in use and are free; beside them, those from `_untouched` up. The
+        # lowest is given out first, so that rows lie side by side
+        self._free: list[int] = []
+        self._untouched = 0
+        self._by_slot: dict[int, Seat] = {}
+        # NOTE: not filled: what no stream has had costs no memory
+        self._last_used = np.zeros(capacity)
         self.places = Gate(capacity)
         self._door = Door(engine, self.places, self._full)
         engine.concluded = self._concluded
@@ -76,8 +86,7 @@ class Registry:
 
     def ids(self) -> tuple[str, ...]:
         """The open streams, the one that was opened first first."""
-        with self._engine.lock:
-            return tuple(self._seats)
+        return tuple(self._seats)  # one call in C, which needs no lock
 
     def seats(self, ids: Sequence[str]) -> list[Seat]:
         """The seats of these streams.
@@ -85,13 +94,12 @@ class Registry:
         Raises:
             PoolError: One is not open.
         """
-        with self._engine.lock:
-            self._engine.check(())
-            try:
-                return [self._seats[key] for key in ids]
-            except (KeyError, TypeError):
-                pass
-            unknown = [k for k in ids if not isinstance(k, str) or k not in self._seats]
+        self._engine.check(())
+        try:
+            return [self._seats[key] for key in ids]
+        except (KeyError, TypeError):
+            pass
+        unknown = [k for k in ids if not isinstance(k, str) or k not in self._seats]
         raise StreamClosedError(
             "no such streams are open", received=unknown[:5], remedy="pool.open(id) opens one"
         )
@@ -108,11 +116,18 @@ class Registry:
         self._door.enter((), 1, wait)
         return self._seated(key)
 
-    async def open_in_loop(self, key: str, wait: float) -> Seat:
+    async def open_in_loop(self, key: str, wait: float, deputy: Deputy) -> Seat:
         """As `open`, in a task."""
-        self._check_new(key)
-        await self._door.enter_in_loop((), 1, wait)
-        return self._seated(key)
+        waiter = TaskWaiter(1)
+        made: list[Seat] = []
+        try:
+            if not await deputy.in_loop(self._open_or_line_up, key, wait, waiter, made):
+                await waiter.within(wait)
+                await deputy.in_loop(self._open_placed, key, waiter, made)
+        except BaseException:  # also a cancellation, which came before or after the opening
+            deputy.post(self._take_back, waiter, made)
+            raise
+        return made[0]
 
     def close(self, seat: Seat) -> None:
         """Close a stream. What it has queued fails; what is in a batch has its effect."""
@@ -192,28 +207,43 @@ class Registry:
         with self._engine.lock:
             if not self._engine.open:
                 return None
-            idle = np.flatnonzero(self._last_used <= monotonic() - self._idle_timeout)
-            holds = []
-            for slot in idle[:_EVICTED_AT_ONCE].tolist():
-                seat = self._by_slot[slot]
-                hold = None if seat is None or seat.closed else self._engine.take_hold(seat)
-                if hold is None:  # it has requests: not idle
-                    self._last_used[slot] = monotonic()
-                else:
-                    holds.append(hold)
-        for hold in holds:
-            self._evict(hold)
+            used = self._last_used[: self._untouched]
+            idle = np.flatnonzero(used <= monotonic() - self._idle_timeout)
+        for slot in idle[:_EVICTED_AT_ONCE].tolist():
+            about_to_block(_nothing)  # a callback may take its time
+            hold = self._hold_idle(slot, self._idle_timeout)
+            if hold is not None:
+                self._evict(hold)
         if len(idle) > _EVICTED_AT_ONCE:
             return 0.0
         with self._engine.lock:
-            first = float(self._last_used.min())
+            first = float(self._last_used[: self._untouched].min(initial=_NEVER))
         # a stream that is opened after this is idle no sooner than this much later
         return min(self._idle_timeout, max(0.0, first + self._idle_timeout - monotonic()))
+
+    def _hold_idle(self, slot: int, timeout: float) -> Request | None:
+        """A hold of the stream in this row; None if it is not idle, or not any longer.
+
+        One at a time: a stream that is held cannot be used.
+        """
+        with self._engine.lock:
+            now = monotonic()
+            seat = self._by_slot.get(slot)
+            if seat is None or seat.closed or not self._last_used[slot] <= now - timeout:
+                return None
+            hold = self._engine.take_hold(seat)
+            if hold is None:  # it has requests
+                self._last_used[slot] = now
+            return hold
 
     def _evict(self, hold: Request) -> None:
         (seat,) = hold.seats
         failed: list[Request] = []
         outcome = "failed"
+        # NOTE: a callback that opens a stream in a full pool evicts within an eviction
+        me, evicting = get_ident(), self._engine.evicting
+        before = evicting.get(me)
+        evicting[me] = seat
         try:
             snapshot = dump_state(self._slab.state(seat.slot), self._manifest)
             if self._on_evict is None or guarded(
@@ -221,6 +251,9 @@ class Registry:
             ):
                 outcome = "evicted"
         finally:
+            del evicting[me]
+            if before is not None:
+                evicting[me] = before
             with self._engine.lock:
                 # NOTE: after a callback that raised the stream stays, with its time begun
                 # anew: its state would be lost with it
@@ -234,11 +267,37 @@ class Registry:
                 self._reports.add(outcome)
             deliver(failed)
 
+    def _open_or_line_up(self, key: str, wait: float, waiter: TaskWaiter, made: list[Seat]) -> bool:
+        """Open a task's stream, into `made`; False if it has to wait for a place."""
+        self._check_new(key)
+        entered = self._door.line_up((), waiter, wait)
+        if entered:
+            self._open_placed(key, waiter, made)
+        return entered
+
+    def _open_placed(self, key: str, waiter: TaskWaiter, made: list[Seat]) -> None:
+        self._door.settle(waiter)
+        waiter.granted = False  # the place is the stream's from here on
+        made.append(self._seated(key))
+
+    def _take_back(self, waiter: TaskWaiter, made: list[Seat]) -> None:
+        """Undo what has been done for a task that waits no longer."""
+        self._door.give_up(waiter)
+        for seat in made:
+            self.close(seat)
+
     # --- under the lock --------------------------------------------------------------------
 
     def _check_new(self, key: object) -> None:
         if not isinstance(key, str):
             raise PoolError("a stream's id is no text", received=repr(key), remedy="str(id)")
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise PoolError(
+                "a stream's id cannot be written as UTF-8, as snapshots need it",
+                received=ascii(key),
+            ) from error
         with self._engine.lock:
             self._engine.check(())
             self._check_untaken(key)
@@ -265,7 +324,12 @@ class Registry:
         return seat
 
     def _place(self, key: str) -> Seat:
-        seat = Seat(key, self._free.pop())
+        if self._free:
+            slot = heappop(self._free)
+        else:
+            slot = self._untouched
+            self._untouched += 1
+        seat = Seat(key, slot)
         self._seats[key] = self._by_slot[seat.slot] = seat
         self._last_used[seat.slot] = monotonic()
         self._engine.seats += 1
@@ -277,6 +341,7 @@ class Registry:
         seat.closed = why
         del self._seats[seat.id]
         self._engine.seats -= 1
+        self._engine.company_changed()
         self._leaving.append(seat)
         failed = self._engine.fail(list(seat.queue), lambda _request: stream_error(seat))
         self._vacate()
@@ -288,9 +353,9 @@ class Registry:
             if seat.queue:
                 staying.append(seat)
                 continue
-            self._by_slot[seat.slot] = None
-            self._last_used[seat.slot] = np.inf
-            self._free.append(seat.slot)
+            del self._by_slot[seat.slot]
+            self._last_used[seat.slot] = _NEVER
+            heappush(self._free, seat.slot)
             self.places.leave()
         self._leaving = staying
 
@@ -307,3 +372,7 @@ class Registry:
             remedy="close streams, set idle_timeout=, give a larger capacity=, or wait: "
             "open(id, wait=seconds)",
         )
+
+
+def _nothing() -> None:
+    """What wakes a callback: it ends by itself."""

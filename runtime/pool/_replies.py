@@ -7,6 +7,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from ._reports import guarded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -35,7 +37,22 @@ class ThreadReply:
     def wake(self) -> None:
         """End `sleep`, now or when it comes."""
         if self._event is not None and self._event.locked():
-            self._event.release()
+            try:
+                self._event.release()
+            except RuntimeError:  # two woke it at once
+                return
+
+
+class _Condition(threading.Condition):
+    """One that an interrupt cannot leave locked.
+
+    `__enter__` of the base class is Python: an interrupt between its end and the block that it
+    is for would keep the lock for ever, and with it who has a result for the Future.
+    """
+
+    @property
+    def __enter__(self) -> Any:
+        return self._lock.__enter__  # type: ignore[attr-defined]
 
 
 class PoolFuture(Future[Any]):
@@ -43,6 +60,7 @@ class PoolFuture(Future[Any]):
 
     def __init__(self, withdraw: Callable[[], object]) -> None:
         super().__init__()
+        self._condition = _Condition()
         self._withdraw = withdraw
 
     def cancel(self) -> bool:
@@ -66,7 +84,9 @@ class FutureReply:
         self.future = future
 
     def begin(self) -> bool:
-        """Whether it can no longer be cancelled; False if it has been."""
+        """Whether it can no longer be cancelled; False if it has been, or its owner settled it."""
+        if self.future.done() and not self.future.cancelled():
+            return False
         return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def deliver(self, request: Request) -> None:
@@ -85,11 +105,13 @@ class TaskReply:
     Attributes:
         loop: Its loop.
         future: What it awaits.
+        dropped: Whether the task awaits no longer.
     """
 
-    __slots__ = ("future", "loop")
+    __slots__ = ("dropped", "future", "loop")
 
     def __init__(self) -> None:
+        self.dropped = False
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
@@ -105,17 +127,23 @@ def deliver(requests: Iterable[Request]) -> None:
         if type(reply) is ThreadReply:
             reply.wake()
         elif type(reply) is FutureReply:
-            reply.deliver(request)
+            # NOTE: callbacks raise what they like, and the next request has to hear as well
+            guarded("a callback of a pool's Future", reply.deliver, request)
         elif type(reply) is TaskReply:
             loops.setdefault(reply.loop, []).append(reply.future)
     for loop, futures in loops.items():
         try:
-            loop.call_soon_threadsafe(_settle, futures)
+            loop.call_soon_threadsafe(_settle, loop, futures)
         except RuntimeError:  # the loop is closed, and its tasks with it
             continue
 
 
-def _settle(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
+def _settle(loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[None]]) -> None:
+    try:
+        while futures:
+            if not futures[-1].done():
+                futures[-1].set_result(None)
+            futures.pop()
+    except BaseException:  # an interrupt: the loop may be run again
+        loop.call_soon(_settle, loop, futures)
+        raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from ._deputy import aside
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -17,8 +19,8 @@ LOGGER: Final = logging.getLogger("rnnonnx.runtime.pool")
 def guarded(what: str, call: Callable[..., object], *arguments: Any) -> bool:
     """Call somebody else's function; False, and a line in the log, if it raised."""
     try:
-        call(*arguments)
-    except Exception:  # whatever it raises, the other streams go on
+        aside(call, *arguments)
+    except BaseException:  # whatever it raises, the other streams go on
         LOGGER.exception("%s raised", what)
         return False
     return True

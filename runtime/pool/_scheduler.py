@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from .._state import Array
 
-WAITING: Final = 0
-TAKEN: Final = 1
-DONE: Final = 2
-WITHDRAWN: Final = 3
+NEW: Final = 0
+WAITING: Final = 1
+TAKEN: Final = 2
+DONE: Final = 3
+WITHDRAWN: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,7 @@ class Request:
         steps: Time steps of each row.
         arrived: When it was queued, in seconds of a monotonic clock.
         reply: How its caller hears of it.
-        status: WAITING, TAKEN (it is in a batch), DONE or WITHDRAWN.
+        status: NEW (not queued yet), WAITING, TAKEN (it is in a batch), DONE or WITHDRAWN.
         blockers: How many of its seats have an older request.
         number: Its place in the line of ready requests.
         outputs: One array an output, once it has run.
@@ -97,7 +98,7 @@ class Request:
         self.steps = steps
         self.arrived = 0.0
         self.reply: Any = None
-        self.status = WAITING
+        self.status = NEW
         self.blockers = 0
         self.number = -1
         self.outputs: list[Array] | None = None
@@ -143,6 +144,7 @@ class Scheduler:
             if queue:
                 blockers += 1
             queue.append(request)
+        request.status = WAITING
         request.blockers = blockers
         if request.key is not None:
             self.queued += len(request.seats)
@@ -207,16 +209,6 @@ class Scheduler:
                 if queue:
                     self._advance(queue[0], holds)
         return holds
-
-    def put_back(self, requests: Sequence[Request]) -> None:
-        """Let requests that were taken, and not run, stand where they stood in line."""
-        for request in reversed(requests):
-            request.status = WAITING
-            rows = len(request.seats)
-            self._groups.setdefault(request.key, deque()).appendleft(request)
-            self._rows[request.key] = self._rows.get(request.key, 0) + rows
-            self.queued += rows
-            self.ready += rows
 
     def withdraw(self, request: Request) -> tuple[bool, list[Request]]:
         """Remove a request that is in no batch yet.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from operator import setitem
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,14 +11,12 @@ from rnnonnx.errors import PoolError, RunError
 from .._state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rnnonnx.manifest import StateTensor
 
     from .._state import Array
     from ._arguments import Limits
-
-_put: Final[Callable[[Any, Any, Any], None]] = setitem
 
 Slots: TypeAlias = "Array | slice"
 """Rows of the slab: an index array, or the slice that means the same."""
@@ -61,7 +57,6 @@ class Slab:
         self._before: list[tuple[Any, ...]] = [
             (slice(None),) * (item.batch_axis or 0) for item in layout
         ]
-        self._targets = [*self._arrays, self.steps]
         # name, dtype, and the sizes before and behind the rows
         self._fits = tuple(
             (
@@ -102,7 +97,6 @@ class Slab:
         ran: int,
         values: Mapping[str, Array],
         steps: Any,
-        flag: list[bool],
     ) -> None:
         """Replace the states of these rows, all or none, and count their steps.
 
@@ -112,7 +106,6 @@ class Slab:
             ran: How many the model was run with; those beyond `rows` are padding.
             values: New states by name.
             steps: What is added to the step counts, one number or one for each row.
-            flag: Its first element becomes True with it.
 
         Raises:
             RunError: A state does not fit the manifest. Nothing has changed.
@@ -128,11 +121,9 @@ class Slab:
                     remedy="the state is as it was before the call",
                 )
             new.append(value if ran == rows else value[(*(slice(None),) * len(head), slice(rows))])
-        new += self.steps[slots] + steps, True
-        # NOTE: one call in C, which no signal can end half-way: an interrupt in a thread's
-        # own code would leave h of this step and c of the one before
-        keys: list[Any] = [(*before, slots) if before else slots for before in self._before]
-        deque(map(_put, [*self._targets, flag], [*keys, slots, 0], new), maxlen=0)
+        for array, before, value in zip(self._arrays, self._before, new, strict=True):
+            array[(*before, slots) if before else slots] = value
+        self.steps[slots] += steps
 
     def reset(self, slot: int) -> None:
         """Put a row to the states' initial values, and its count to 0."""

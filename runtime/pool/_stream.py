@@ -86,7 +86,7 @@ class Stream:
             StreamClosedError: The stream is closed or evicted, or is before the request runs.
             PoolClosedError: So is the pool.
         """
-        return self._desk.run((self._seat,), output_names, input_feed, wait)
+        return self._desk.deputy.do(self._desk.run, (self._seat,), output_names, input_feed, wait)
 
     def __call__(self, x: Array | Sequence[Array] | Mapping[str, Array]) -> Array | list[Array]:
         """Step, as a Keras model is called.
@@ -101,7 +101,7 @@ class Stream:
             RnnonnxError: As `run`.
         """
         feed = named_inputs(self._desk.manifest, x)
-        outputs = self._desk.run((self._seat,), None, feed, 0.0)
+        outputs = self._desk.deputy.do(self._desk.run, (self._seat,), None, feed, 0.0)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def submit(
@@ -127,7 +127,7 @@ class Stream:
         Raises:
             RnnonnxError: As `run`, except RunError.
         """
-        return self._desk.submit(self._seat, output_names, input_feed, wait)
+        return self._desk.deputy.do(self._desk.submit, self._seat, output_names, input_feed, wait)
 
     async def arun(
         self,
@@ -149,7 +149,7 @@ class Stream:
         Raises:
             PoolError: The stream or the pool is closed.
         """
-        self._desk.reset(self._seat)
+        self._desk.deputy.do(self._desk.reset, self._seat)
 
     def snapshot(self) -> bytes:
         """The state and step count after the requests that are queued, as bytes.
@@ -159,7 +159,7 @@ class Stream:
         Raises:
             PoolError: The stream or the pool is closed.
         """
-        return self._desk.snapshot(self._seat)
+        return self._desk.deputy.do(self._desk.snapshot, self._seat)
 
     def restore(
         self,
@@ -178,7 +178,7 @@ class Stream:
                 has changed then.
             PoolError: The stream or the pool is closed.
         """
-        self._desk.restore(self._seat, snapshot, map_states)
+        self._desk.deputy.do(self._desk.restore, self._seat, snapshot, map_states)
 
     def close(self) -> None:
         """Close the stream and give its place free. Closing again does nothing.
@@ -186,7 +186,7 @@ class Stream:
         What it has queued fails with StreamClosedError; what is in a batch has its effect. Does not
         wait.
         """
-        self._desk.close(self._seat)
+        self._desk.deputy.do(self._desk.close, self._seat)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """The thread of a pool: it runs what no caller waits for in a thread, and evicts.
 
 It is a daemon, and the interpreter waits for it all the same: it is stopped before the
-interpreter goes down, since ONNX Runtime must not be torn away from under it.
+interpreter goes down, since ONNX Runtime must not be torn away from under it. For a callback
+that does not return it waits some seconds.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ._deputy import Deputy
     from ._engine import Engine
     from ._registry import Registry
 
@@ -27,11 +29,13 @@ class Worker:
     Args:
         engine: Whose batches it runs.
         registry: Whose idle streams it evicts.
+        deputy: The pool's other thread, which comes and goes with this one.
     """
 
-    def __init__(self, engine: Engine, registry: Registry) -> None:
+    def __init__(self, engine: Engine, registry: Registry, deputy: Deputy) -> None:
         self._engine = engine
         self._registry = registry
+        self._deputy = deputy
         # NOTE: its `put` may be called anywhere: under the pool's lock, and by the garbage
         # collector, which may run under it too. A Condition allows neither.
         self._bell: SimpleQueue[None] = SimpleQueue()
@@ -63,21 +67,34 @@ class Worker:
             self._bell.put(None)
 
     def stop(self) -> None:
-        """Have it end once nothing is left to run; does not wait."""
+        """Have both threads end once nothing is left to run; does not wait."""
         self._stopping = True
         self._rung = True
         self._bell.put(None)
+        self._deputy.stop()
 
-    def join(self) -> None:
-        """Wait for its end, unless it is this thread that asks."""
-        if self._thread not in (None, threading.current_thread()):
-            self._thread.join()
+    def join(self, patience: float = math.inf) -> None:
+        """Wait for the end of both threads, unless it is one of them that asks.
+
+        Args:
+            patience: How many seconds to wait while no batch is run: for a user's callback.
+        """
+        team = [self._thread, self._deputy.thread]
+        if threading.current_thread() in team:
+            return
+        give_up = monotonic() + patience
+        for thread in team:
+            while thread is not None and thread.is_alive():
+                if monotonic() >= give_up and not self._engine.running:
+                    break
+                thread.join(None if patience == math.inf else _LOOK)
 
     def forget(self) -> None:
         """In a process that was forked, where the thread is not."""
         self._thread = None
         self._stopping = True
         self._starting = threading.Lock()
+        self._deputy.forget()
         self._engine.forget()
 
     def _work(self) -> None:
@@ -101,6 +118,12 @@ class Worker:
         return math.inf if pause is None else monotonic() + pause
 
 
+_PATIENCE: Final = 5.0
+"""Seconds that the interpreter waits for callbacks when it goes down."""
+
+_LOOK: Final = 0.1
+"""Seconds after which it is looked whether only a callback is waited for."""
+
 _WORKERS: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
@@ -110,7 +133,7 @@ def _stop_all() -> None:
     for worker in workers:
         worker.stop()
     for worker in workers:
-        worker.join()
+        worker.join(_PATIENCE)
 
 
 def _forget_all() -> None:

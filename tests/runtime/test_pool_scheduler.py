@@ -99,17 +99,6 @@ def test_withdrawn_requests_leave_no_trace():
     assert scheduler.queued == scheduler.ready == 0
 
 
-def test_what_is_put_back_stands_where_it_stood():
-    scheduler, those = Scheduler(2), seats(4)
-    requests = [Request((seat,), "k") for seat in those]
-    for request in requests:
-        scheduler.add(request)
-    taken = scheduler.take()
-    scheduler.put_back(taken)
-    assert scheduler.take() == requests[:2]
-    assert scheduler.take() == requests[2:]
-
-
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 7), st.sampled_from("abc")),
