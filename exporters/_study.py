@@ -115,9 +115,19 @@ def survey(
         own_states: The names of the inputs that are states.
 
     Raises:
-        UnsupportedLayerError: Keras cannot trace the model.
+        UnsupportedLayerError: Keras cannot trace the model, or means two things by a layer.
     """
     shapes, traced_batch, discovery = _first_trace(table, signature, batch, opset, own_states)
+    for call in discovery.calls:
+        layer = call.entry.layer
+        if call.masked and layer.unroll and layer.go_backwards and layer.zero_output_for_mask:
+            raise UnsupportedLayerError(
+                f"layer {call.entry.path!r} is unrolled, reads backwards and gives zeros where it "
+                "is masked: Keras then puts the zeros by the mask as it came, not as it is read, "
+                "and only where it unrolls",
+                expected="unroll=False, with which Keras gives what the options say",
+                remedy="build the layer with unroll=False; its weights fit",
+            )
     return Survey(table, signature, shapes, batch, traced_batch, opset, discovery)
 
 

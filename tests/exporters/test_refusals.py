@@ -103,6 +103,24 @@ def test_a_name_that_tensorflow_does_not_take(tmp_path):
     export(model, tmp_path / "model.onnx", verify=False)
 
 
+def test_an_unrolled_mask_that_keras_reads_the_wrong_way_round(tmp_path):
+    """Keras 3.15 gives other values with unroll=True than without; this is which."""
+    options = {"return_sequences": True, "go_backwards": True, "zero_output_for_mask": True}
+    unrolled = layers.GRU(3, unroll=True, name="unrolled", **options)
+    looped = layers.GRU(3, name="looped", **options)
+    value = np.ones((1, 4, 2), "float32")
+    mask = np.array([[True, True, True, False]])
+    first = unrolled(value, mask=mask)
+    looped(value, mask=mask)
+    looped.set_weights(unrolled.get_weights())
+    assert np.abs(np.asarray(first) - np.asarray(looped(value, mask=mask))).max() > 0.01
+    inputs = keras.Input((4, 2))
+    model = keras.Model(inputs, unrolled(layers.Masking()(inputs)))
+    with pytest.raises(UnsupportedLayerError, match="'unrolled' is unrolled") as caught:
+        export(model, tmp_path / "model.onnx")
+    assert "unroll=False" in caught.value.remedy
+
+
 def test_strings_are_refused(tmp_path):
     inputs = keras.Input((1,), dtype="string", name="words")
     model = keras.Model(inputs, layers.StringLookup(vocabulary=["a", "b"])(inputs))
