@@ -85,7 +85,7 @@ def test_what_others_have_queued_runs_once(ledger, alarm):
             assert all(future.result()[0] == 1 for future in futures)
             assert {stream.steps for stream in streams[1:]} == {1}
             assert streams[0].steps in {0, 1}
-    assert alarm.hits > 5
+    assert alarm.hits > 0
 
 
 def many_states(zoo):
@@ -167,7 +167,7 @@ def test_any_call_at_any_moment(zoo, ledger, alarm):
         assert stats.queued == pool._engine.queue.used == stats.failed == 0
         assert pool._registry.places.used == len(pool) == 4
     assert len(done) == 2
-    assert alarm.hits > 50
+    assert alarm.hits > 5
 
 
 def test_a_call_that_waits_for_a_place_is_withdrawn(ledger, alarm):
@@ -251,4 +251,4 @@ def test_a_loop_in_the_main_thread(ledger, zoo, alarm):
             if stream.steps == steps + 1:
                 assert last[0] == expected
         assert pool.stats().queued == pool._engine.queue.used == 0
-    assert alarm.hits > 5
+    assert alarm.hits > 0
