@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from model_specs import LENGTH, Spec, build, draw_input
 
-from rnnonnx.errors import ParityError, RnnonnxError, UnsupportedLayerError
+from rnnonnx.errors import RnnonnxError, UnsupportedLayerError
 from rnnonnx.exporters import export
 
 TOLERANCE = 1e-5
@@ -95,10 +95,15 @@ def _tell(error: Exception) -> str:
 def may_be_refused(spec: Spec, error: RnnonnxError) -> bool:
     """Whether a model is one of those that such an error is for; all others must be exported."""
     parts = list(spec.walk())
-    if isinstance(error, ParityError):
-        return _unrolled_otherwise(spec)
-    if spec.states != "all" or not isinstance(error, UnsupportedLayerError):
+    if not isinstance(error, UnsupportedLayerError):
         return False
+    masked = spec.mask_value is not None
+    if "is unrolled, reads backwards" in error.message:
+        return masked and spec.has("unroll")
+    if spec.states != "all":
+        return False
+    if "is stateful and masked" in error.message:
+        return masked and spec.stateful
     if "reads the sequence backwards" in error.message:
         return any(p.kind == "Bidirectional" or p.options.get("go_backwards") for p in parts)
     if "cannot be streamed" not in error.message:
@@ -110,37 +115,10 @@ def may_be_refused(spec: Spec, error: RnnonnxError) -> bool:
     )
     # What Keras itself computes anew in each call: zeros before the first valid step, and the
     # second call of a layer that goes on from the first.
-    masked = spec.mask_value is not None and spec.stateful
     again = any(
         p.kind == "shared" and any(q.options.get("stateful") for q in p.walk()) for p in parts
     )
-    return looks_further or masked or again
-
-
-def _unrolled_otherwise(spec: Spec) -> bool:
-    """Whether Keras itself gives two answers, with `unroll=True` and without.
-
-    Unrolled, a layer that reads backwards and gives zeros where it is masked, as the second half
-    of a Bidirectional does, gives them at the steps of the mask read forwards (keras 3.15,
-    keras/src/backend/tensorflow/rnn.py).
-    """
-    if not spec.has("unroll"):
-        return False
-    random = np.random.default_rng(spec.seed)
-    batch = 4 if spec.stateful else 2
-    model = build(spec, batch=batch if spec.stateful else None, length=LENGTH)
-    x = draw_input(spec, batch, LENGTH, random)
-    answers = []
-    for _ in range(2):  # unrolled, and not
-        _reset(dict(_stateful(model)))
-        answers.append([np.asarray(value) for value in keras.tree.flatten(model(x))])
-        for layer in model._flatten_layers():  # the halves of wrappers, too
-            if hasattr(layer, "unroll"):
-                layer.unroll = False
-    return not all(
-        np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-        for one, other in zip(*answers, strict=True)
-    )
+    return looks_further or (masked and spec.stateful) or again
 
 
 class Comparison:
