@@ -111,6 +111,9 @@ def _call_seam(tracer: Tracer, entry: LayerEntry, call: Callable[..., Any]) -> C
     def seam(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = _first_by_position(call, args, kwargs)
         frame = tracer.enter(entry)
+        # the first two arguments of a recurrent layer's call are the sequence and the state
+        state = kwargs.get("initial_state", args[1] if len(args) > 1 else None)
+        frame.given_state = is_recurrent(layer) and state is not None
         try:
             # A scope that ends in "/" is absolute: names then say which layer made them.
             with tf.name_scope(f"{entry.scope}/"):
@@ -148,10 +151,12 @@ def _first_by_position(
     call: Callable[..., Any], args: Arguments, kwargs: Keywords
 ) -> tuple[Arguments, Keywords]:
     """`call(inputs=x)` as `call(x)`, whatever the argument is called."""
-    first = next(iter(inspect.signature(call).parameters), None)
-    if args or first not in kwargs:
+    first = next(iter(inspect.signature(call).parameters.values()), None)
+    by_name = first is not None and first.kind is first.POSITIONAL_OR_KEYWORD
+    if args or first is None or not by_name or first.name not in kwargs:
         return args, kwargs
-    return (kwargs[first],), {name: value for name, value in kwargs.items() if name != first}
+    rest = {name: value for name, value in kwargs.items() if name != first.name}
+    return (kwargs[first.name],), rest
 
 
 def _pads(tracer: Tracer) -> bool:
@@ -227,6 +232,7 @@ def _loop_seam(
                 frame.index,
                 structure,
                 own_state=frame.own_state,
+                given_state=frame.given_state,
                 masked=masked,
                 per_step=frame.per_step,
                 repeats=repeats,

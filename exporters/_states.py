@@ -35,6 +35,8 @@ class StatefulCall:
             and its dtype.
         own_state: Whether the call starts from the layer's own initial state, not from a
             tensor of the graph.
+        given_state: Whether the model gives it its initial state. A stateful layer that is not
+            given one starts from its variables.
         masked: Whether a mask reached the layer.
         per_step: Whether it runs within one step of the sequence, under a TimeDistributed:
             nothing goes from it to the next step.
@@ -46,6 +48,7 @@ class StatefulCall:
     index: int
     structure: Any
     own_state: bool = True
+    given_state: bool = False
     masked: bool = False
     per_step: bool = False
     repeats: bool = False

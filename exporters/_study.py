@@ -191,8 +191,13 @@ def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array]
         base = prober.base()
         ties = find_ties(prober, base)
     dims = name_dims(prober, base, ties, inputs, shapes, batch)
-    # A layer that is stateful may be fed from the graph, too: it begins from that in every call.
-    fed = [call for call in discovery.calls if not (call.own_state or call.per_step)]
+    # A stateful layer goes on from its variables, unless the model gives it a state in each call.
+    fed = [
+        call
+        for call in discovery.calls
+        if not (call.own_state or call.per_step)
+        and (call.given_state or not call.entry.layer.stateful)
+    ]
     backwards = [
         entry.path
         for entry in table

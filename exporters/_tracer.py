@@ -43,6 +43,7 @@ class Frame:
         entry: The layer.
         index: Which call of it, from 0.
         own_state: Whether it has asked for its own initial state.
+        given_state: Whether the model gives it one.
         lifted: Whether it was given a lifted one.
         per_step: Whether it runs within one step of the sequence, under a TimeDistributed:
             nothing goes from it to the next step.
@@ -52,6 +53,7 @@ class Frame:
     entry: LayerEntry
     index: int
     own_state: bool = False
+    given_state: bool = False
     lifted: bool = False
     per_step: bool = False
     before: Any = None

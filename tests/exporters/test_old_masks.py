@@ -197,8 +197,3 @@ def test_what_is_refused(tmp_path):
     model = tf_keras.Model(x, K2.TimeDistributed(inner)(x))
     with pytest.raises(ModelFileError, match="'inner' stands in a TimeDistributed"):
         load(save(model, tmp_path / "old.h5"))
-
-    x = tf_keras.Input((None, 4))
-    model = tf_keras.Model(x, K2.Lambda(lambda t: t, mask=lambda _t, mask: mask, name="mine")(x))
-    with pytest.raises(ModelFileError, match="'mine' is a Lambda with a mask of its own"):
-        load(save(model, tmp_path / "old.h5"), safe_mode=False)
