@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
+from ._strict_json import parse
 from .errors import ManifestError
 
 METADATA_KEY: Final = "rnnonnx"
@@ -191,7 +192,7 @@ class Manifest:
             ManifestError: It is no JSON, of a newer format, or breaks the schema.
         """
         try:
-            document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+            document = parse(text)
             # an escape may stand for half a character, which no file and no terminal can hold
             json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
@@ -222,19 +223,6 @@ class Manifest:
         source.done()
         top.done()
         return manifest
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse an object that names a field twice: two readers could see two manifests."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("an object names a field twice")
-    return fields
-
-
-def _no_constant(value: str) -> object:
-    # Python reads NaN and Infinity; JSON has neither
-    raise ValueError(f"{value} is no JSON number")
 
 
 class _Fields:

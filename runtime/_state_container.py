@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from rnnonnx._strict_json import parse
 from rnnonnx.errors import StateError, StateFileError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def unpack(data: bytes, newest: int, what: str) -> tuple[dict[str, Any], dict[st
         tensors = load(data)
         # the layout that `load` has just checked: a length of 8 bytes, then as much JSON
         length = int.from_bytes(data[:8], "little")
-        header = _parse(_parse(data[8 : 8 + length])["__metadata__"][KEY])
+        header = parse(parse(data[8 : 8 + length])["__metadata__"][KEY])
     except (
         SafetensorError,
         KeyError,  # among others a dtype that numpy does not have
@@ -113,23 +114,6 @@ def _names(states: object) -> list[str] | None:
     given = [item.get("name") if isinstance(item, dict) else item for item in states]
     names = [name for name in given if isinstance(name, str)]
     return names if len(names) == len(given) else None
-
-
-def _parse(text: str | bytes) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse an object that names a field twice: two readers could see two states."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("an object names a field twice")
-    return fields
-
-
-def _no_constant(value: str) -> object:
-    # Python reads NaN and Infinity; JSON has neither
-    raise ValueError(f"{value} is no JSON number")
 
 
 def _digest(header: Mapping[str, Any], values: Mapping[str, Array]) -> str:
