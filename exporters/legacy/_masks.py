@@ -101,28 +101,34 @@ class Average(_Merge, keras.layers.Average):  # type: ignore[misc]
     """`keras.layers.Average` with Keras 2's mask."""
 
 
+class _OfAllValues(_Merge):
+    """A merge of all values, those of masked steps among them."""
+
+    combine: Any
+
+    def _merge_function(self, inputs: Any) -> Any:
+        return functools.reduce(self.combine, inputs)
+
+
 @register
-class Multiply(_Merge, keras.layers.Multiply):  # type: ignore[misc]
+class Multiply(_OfAllValues, keras.layers.Multiply):  # type: ignore[misc]
     """`keras.layers.Multiply` with Keras 2's mask, and of all values."""
 
-    def _merge_function(self, inputs: Any) -> Any:
-        return functools.reduce(ops.multiply, inputs)
+    combine = staticmethod(ops.multiply)
 
 
 @register
-class Maximum(_Merge, keras.layers.Maximum):  # type: ignore[misc]
+class Maximum(_OfAllValues, keras.layers.Maximum):  # type: ignore[misc]
     """`keras.layers.Maximum` with Keras 2's mask, and of all values."""
 
-    def _merge_function(self, inputs: Any) -> Any:
-        return functools.reduce(ops.maximum, inputs)
+    combine = staticmethod(ops.maximum)
 
 
 @register
-class Minimum(_Merge, keras.layers.Minimum):  # type: ignore[misc]
+class Minimum(_OfAllValues, keras.layers.Minimum):  # type: ignore[misc]
     """`keras.layers.Minimum` with Keras 2's mask, and of all values."""
 
-    def _merge_function(self, inputs: Any) -> Any:
-        return functools.reduce(ops.minimum, inputs)
+    combine = staticmethod(ops.minimum)
 
 
 @register

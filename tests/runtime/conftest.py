@@ -313,6 +313,16 @@ class ByHand:
         return out, {i: out[o] for i, o in self.pairs.items()}
 
 
+def same_states(left, right):
+    """Whether two `State`s are equal to the last bit, NaN and the sign of zero included."""
+    return list(left.values) == list(right.values) and all(
+        left.values[name].dtype == right.values[name].dtype
+        and left.values[name].shape == right.values[name].shape
+        and left.values[name].tobytes() == right.values[name].tobytes()
+        for name in left.values
+    )
+
+
 def equal_states(left, right):
     return list(left) == list(right) and all(
         left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name])
@@ -346,6 +356,7 @@ def zoo():
         recurrent=_recurrent,
         by_hand=ByHand.of,
         equal_states=equal_states,
+        same_states=same_states,
         replace=replace,
     )
 
