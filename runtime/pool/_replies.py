@@ -46,13 +46,18 @@ class ThreadReply:
 class _Condition(threading.Condition):
     """One that an interrupt cannot leave locked.
 
-    `__enter__` of the base class is Python: an interrupt between its end and the block that it
-    is for would keep the lock for ever, and with it who has a result for the Future.
+    `__enter__` and `__exit__` of the base class are Python: an interrupt at the end of the one or
+    the beginning of the other would keep the lock for ever, and with it who has a result for
+    the Future. A `with` looks both up before it enters.
     """
 
     @property
     def __enter__(self) -> Any:
         return self._lock.__enter__  # type: ignore[attr-defined]
+
+    @property
+    def __exit__(self) -> Any:
+        return self._lock.__exit__  # type: ignore[attr-defined]
 
 
 class PoolFuture(Future[Any]):
