@@ -7,6 +7,7 @@ of an LSTM. So nothing of size zero may reach it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,9 @@ def _numpy(tensor: Tensor, value: Any) -> Array:
             received=type(value).__name__,
             remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
         )
-    if isinstance(value, np.ma.MaskedArray):
+    # NOTE: not `np.ma`, which numpy imports when it is named: who has such an array has it loaded
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
         raise InputError(
             f"input {tensor.name!r} is a masked array, and the model does not read its mask",
             remedy="value.filled(...), or value.data",

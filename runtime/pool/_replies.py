@@ -56,7 +56,7 @@ class _Condition(threading.Condition):
         return self._lock.__enter__  # type: ignore[attr-defined]
 
     @property
-    def __exit__(self) -> Any:
+    def __exit__(self) -> Any:  # noqa: PYI036 - what it gives is called with the arguments
         return self._lock.__exit__  # type: ignore[attr-defined]
 
 

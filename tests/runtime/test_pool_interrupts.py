@@ -22,7 +22,7 @@ ONE = np.ones((1, 1), "int64")
 
 pytestmark = pytest.mark.skipif(
     "RNNONNX_INTERRUPTS" not in os.environ,
-    reason="interrupts strike the test runner, too: RNNONNX_INTERRUPTS=1 pytest -x -p no:xdist",
+    reason="run in a process of its own by test_interrupts.py: interrupts strike the runner, too",
 )
 
 
@@ -122,6 +122,60 @@ def test_no_state_is_torn(zoo, alarm, what):
             assert values == {float(stream.steps)}
 
 
+def test_any_call_at_any_moment(zoo, ledger, alarm):
+    """Beside other threads: each stream's state is that of its requests, in their order."""
+    step = zoo.ledger_step
+    stop, errors, done = threading.Event(), [], []
+    with StreamPool(ledger, capacity=8, max_queue=8) as pool:
+        mine, more = pool.open("a"), pool.open("b")
+
+        def other(name):
+            stream, state = pool.open(name), 0
+            try:
+                while not stop.is_set():
+                    state = step(state, 1)
+                    assert stream.run(None, {"x": ONE}, wait=10)[0] == state
+                    state = step(state, 1)
+                    assert stream.submit(None, {"x": ONE}, wait=10).result(10)[0] == state
+            except BaseException as error:  # noqa: BLE001  # shown below
+                errors.append(error)
+            done.append(stream.steps)
+
+        team = [threading.Thread(target=other, args=(f"t{i}",)) for i in range(2)]
+        for thread in team:
+            thread.start()
+        calls = [
+            lambda: mine.run(None, {"x": ONE}, wait=10),
+            lambda: pool.run_many([mine, more], np.ones((2, 1), "int64"), wait=10),
+            lambda: mine.submit(None, {"x": ONE}, wait=10).cancel(),
+            mine.snapshot,
+            mine.reset,
+            pool.snapshot,
+            pool.stats,
+            lambda: pool.open("c").close(),
+        ]
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end and not errors:
+            alarm.during(alarm.rng.choice(calls), 4e-4)
+            pool.stats()  # what was interrupted is over after this, with or without effect
+            if "c" in pool.ids:
+                pool.stream("c").close()
+        stop.set()
+        for thread in team:
+            thread.join(20)
+            assert not thread.is_alive(), "the pool is blocked"
+        assert not errors
+        steps, expected = mine.steps, 0
+        for _ in range(steps):
+            expected = step(expected, 1)
+        assert in_time(lambda: mine(ONE)) == step(expected, 1)
+        stats = pool.stats()
+        assert stats.queued == pool._engine.queue.used == stats.failed == 0
+        assert pool._registry.places.used == len(pool) == 4
+    assert len(done) == 2
+    assert alarm.hits > 5
+
+
 def test_a_call_that_waits_for_a_place_is_withdrawn(ledger, alarm):
     with StreamPool(ledger, capacity=1, max_queue=1) as pool:
         stream = pool.open("a")
@@ -168,6 +222,10 @@ def test_a_handler_may_use_the_pool(ledger, alarm):
         assert len(seen) > 20
 
 
+@pytest.mark.skipif(
+    os.environ.get("RNNONNX_INTERRUPTS") != "asyncio",
+    reason="asyncio's own gather and run_until_complete are not safe from interrupts",
+)
 @pytest.mark.filterwarnings("ignore")  # coroutines that an interrupt kept from being awaited
 def test_a_loop_in_the_main_thread(ledger, zoo, alarm):
     step = zoo.ledger_step
