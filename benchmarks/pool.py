@@ -25,13 +25,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from _graphs import lstm
 from rich.console import Console
 from rich.table import Table
 
-from rnnonnx.manifest import METADATA_KEY, Manifest, Source, StateTensor, Tensor
 from rnnonnx.runtime import Model, StatefulSession, StreamPool
 
 FEATURES = 64
@@ -42,57 +40,6 @@ COMMAND = "python benchmarks/pool.py"
 
 Step = Callable[[], int]
 """Steps some rows once; how many."""
-
-
-def lstm(units: int, features: int = FEATURES) -> bytes:
-    """An LSTM layer that gives its sequence, as ONNX bytes with a manifest."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "W": rng.normal(size=(1, 4 * units, features)) / features**0.5,
-        "R": rng.normal(size=(1, 4 * units, units)) / units**0.5,
-        "B": rng.normal(size=(1, 8 * units)) * 0.1,
-    }
-    constants = {name: value.astype("float32") for name, value in weights.items()}
-    constants |= {"axis0": np.array([0]), "axis1": np.array([1])}
-    states = tuple(
-        StateTensor(f"lstm.{p}", f"state_in.lstm.{p}", f"state_out.lstm.{p}", "float32",
-                    ("batch", units))
-        for p in "hc"
-    )  # fmt: skip
-    x = Tensor("x", "float32", ("batch", "time", features), 0, 1)
-    y = Tensor("y", "float32", ("batch", "time", units), 0, 1)
-    nodes = [helper.make_node("Transpose", ["x"], ["xt"], perm=[1, 0, 2])]
-    for part, state in zip("hc", states, strict=True):
-        nodes.append(helper.make_node("Unsqueeze", [state.input, "axis0"], [f"{part}0"]))
-    nodes.append(
-        helper.make_node(
-            "LSTM",
-            ["xt", "W", "R", "B", "", "h0", "c0"],
-            ["Y", "hn", "cn"],
-            hidden_size=units,
-        )
-    )
-    for part, state in zip("hc", states, strict=True):
-        nodes.append(helper.make_node("Squeeze", [f"{part}n", "axis0"], [state.output]))
-    nodes.append(helper.make_node("Squeeze", ["Y", "axis1"], ["yt"]))
-    nodes.append(helper.make_node("Transpose", ["yt"], ["y"], perm=[1, 0, 2]))
-
-    def info(name: str, shape: Sequence[Any]) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-    graph = helper.make_graph(
-        nodes,
-        "lstm",
-        [info("x", x.shape), *(info(s.input, s.shape) for s in states)],
-        [info("y", y.shape), *(info(s.output, s.shape) for s in states)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    manifest = Manifest("benchmark", Source("onnx", "lstm", "sha256:" + "0" * 64), (x,), (y,),
-                        states)  # fmt: skip
-    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-    data: bytes = model.SerializeToString()
-    return data
 
 
 @dataclass
@@ -290,7 +237,7 @@ def build(
 
 
 def compare(console: Console, args: argparse.Namespace, count: int) -> None:
-    data = lstm(args.units)
+    data = lstm(args.units, FEATURES)
     model = Model.load(data)
     with ExitStack() as stack:
         ways, waits = build(model, data, args.units, count, args.max_batch, stack)

@@ -32,18 +32,16 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pool import lstm
+from _graphs import lstm, model_bytes
 
 from rnnonnx.errors import RnnonnxError, StreamClosedError
-from rnnonnx.manifest import METADATA_KEY, Manifest, Source, StateTensor, Tensor
+from rnnonnx.manifest import Manifest, Source, StateTensor, Tensor
 from rnnonnx.runtime import Model, StatefulSession, Stream, StreamPool
 
 BASE, PRIME = 1000003, 2**31 - 1
@@ -62,24 +60,9 @@ def ledger() -> bytes:
         helper.make_node("Mod", ["sum", "prime"], ["h_out"]),
         helper.make_node("Identity", ["h_out"], ["y"]),
     ]
-
-    def info(name: str) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ("batch", 1))
-
     constants = {"base": np.array(BASE), "prime": np.array(PRIME)}
-    graph = helper.make_graph(
-        nodes,
-        "ledger",
-        [info("x"), info("h_in")],
-        [info("y"), info("h_out")],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     source = Source("onnx", "ledger", "sha256:" + "1" * 64)
-    manifest = Manifest("soak", source, (x,), (y,), (state,))
-    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-    data: bytes = model.SerializeToString()
-    return data
+    return model_bytes(Manifest("soak", source, (x,), (y,), (state,)), nodes, constants)
 
 
 @dataclass
