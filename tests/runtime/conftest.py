@@ -361,6 +361,12 @@ def zoo():
     )
 
 
+@pytest.fixture(scope="session", name="ledger")
+def ledger_model():
+    """`ledger()`, loaded."""
+    return Model.load(ledger())
+
+
 @pytest.fixture(scope="session")
 def lstm_model():
     return Model.load(lstm())

@@ -19,12 +19,7 @@ from rnnonnx.errors import (
     RunError,
     StreamClosedError,
 )
-from rnnonnx.runtime import Model, StatefulSession, StreamPool
-
-
-@pytest.fixture(scope="module")
-def ledger(zoo):
-    return Model.load(zoo.ledger())
+from rnnonnx.runtime import StatefulSession, StreamPool
 
 
 def one(value):

@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 
 from rnnonnx.errors import InputError, PoolError
-from rnnonnx.runtime import Model, StreamPool
+from rnnonnx.runtime import StreamPool
 
 ONE = np.ones((1, 1), "int64")
-
-
-@pytest.fixture(scope="module")
-def ledger(zoo):
-    return Model.load(zoo.ledger())
 
 
 def leave(*_arguments):

@@ -16,7 +16,7 @@ from onnx import helper
 
 from rnnonnx.errors import PoolError
 from rnnonnx.manifest import StateTensor, Tensor
-from rnnonnx.runtime import Model, StreamPool
+from rnnonnx.runtime import StreamPool
 
 ONE = np.ones((1, 1), "int64")
 
@@ -24,11 +24,6 @@ pytestmark = pytest.mark.skipif(
     "RNNONNX_INTERRUPTS" not in os.environ,
     reason="run in a process of its own by test_interrupts.py: interrupts strike the runner, too",
 )
-
-
-@pytest.fixture(scope="module")
-def ledger(zoo):
-    return Model.load(zoo.ledger())
 
 
 class Alarm:

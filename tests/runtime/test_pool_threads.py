@@ -17,11 +17,6 @@ from rnnonnx.errors import PoolError, QueueFullError, StreamClosedError
 from rnnonnx.runtime import Model, StatefulSession, StreamPool
 
 
-@pytest.fixture(scope="module")
-def ledger(zoo):
-    return Model.load(zoo.ledger())
-
-
 def dice(seed):
     return random.Random(seed)  # noqa: S311
 
