@@ -143,6 +143,8 @@ def named_inputs(manifest: Manifest, x: Any) -> Mapping[str, Any]:
     Raises:
         InputError: There is another number of inputs.
     """
+    if type(x) is np.ndarray and len(manifest.inputs) == 1:  # the usual case
+        return {manifest.inputs[0].name: x}
     if isinstance(x, Mapping):
         return x
     names = [tensor.name for tensor in manifest.inputs]

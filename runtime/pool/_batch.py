@@ -10,6 +10,8 @@ import numpy as np
 from rnnonnx.errors import RunError
 
 from .._execute import execute
+from ._bound import Bindings
+from ._shares import Shares
 from ._slab import as_slots
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from .._model import Model
     from .._state import Array
+    from ._bound import Bound
     from ._scheduler import Request
     from ._slab import Slab
 
@@ -29,11 +32,13 @@ class Part:
         first: The first of them.
         last: The one after the last.
         outputs: One array an output.
+        lent: Whether these lie in memory that the next batch writes to.
     """
 
     first: int
     last: int
-    outputs: list[Array]
+    outputs: Sequence[Array]
+    lent: bool = False
 
     @property
     def rows(self) -> range:
@@ -52,6 +57,7 @@ class Batch:
         arrays: One array an input, the rows of all requests one after the other.
         parts: What has run, and whose states have been replaced.
         errors: The error of each row that failed alone.
+        failed: Where it has been run without success, if so.
     """
 
     requests: Sequence[Request]
@@ -60,6 +66,7 @@ class Batch:
     arrays: list[Array]
     parts: list[Part] = field(default_factory=list)
     errors: dict[int, RunError] = field(default_factory=dict)
+    failed: Bound | None = None
 
 
 class Runner:
@@ -76,23 +83,52 @@ class Runner:
         self._model = model
         self._slab = slab
         self._min_batch = min_batch
+        self._bindings = Bindings(model)
+        self._shares = Shares(model.manifest)
         self._inputs = model.manifest.inputs
         self._outputs = {item.name: item for item in model.manifest.outputs}
 
     def run(self, requests: Sequence[Request]) -> None:
         """Run a batch; each request has outputs or an error afterwards.
 
-        A batch that fails is cut in halves until the rows that make it fail are alone, so that
-        they fail and the others do not. A row's state is replaced if it has outputs, and is as
-        it was if it has none.
+        A batch that fails is run again in memory of its own, and cut in halves until the rows
+        that make it fail are alone, so that they fail and the others do not. A row's state is
+        replaced if it has outputs, and is as it was if it has none.
 
         If an exception ends this, a request may have neither, and its state is as it was.
         """
         batch = self._assembled(requests)
         try:
-            self._run_span(batch, 0, len(batch.slots))
+            if not self._run_bound(batch):
+                self._run_span(batch, 0, len(batch.slots))
         finally:
-            self._hand_out(batch)
+            self._shares.hand_out(batch)
+
+    def _run_bound(self, batch: Batch) -> bool:
+        """Run all rows in memory that is bound, and commit their states; False if it cannot be."""
+        rows = len(batch.slots)
+        ran = max(rows, self._min_batch)
+        bound = self._bindings.of(batch.arrays, batch.requests[0].names, ran)
+        if bound is None:
+            return False
+        slots = source = as_slots(batch.slots)
+        if ran != rows:
+            source = as_slots(_filled(batch.slots, ran))
+        for item, array, memory in zip(self._inputs, batch.arrays, bound.inputs, strict=True):
+            if ran == rows or item.batch_axis is None:
+                memory[...] = array
+            else:
+                index = np.minimum(np.arange(ran), rows - 1)
+                np.take(array, index, item.batch_axis, out=memory, mode="clip")
+        self._slab.gather(source, bound.old)
+        try:
+            bound.run(None)
+        except self._bindings.errors:
+            batch.failed = bound
+            return False
+        self._slab.commit(slots, rows, bound.new, batch.steps)
+        batch.parts.append(Part(0, rows, bound.outputs, lent=True))
+        return True
 
     def _assembled(self, requests: Sequence[Request]) -> Batch:
         if len(requests) == 1:
@@ -124,12 +160,10 @@ class Runner:
             self._run_span(batch, middle, last)
 
     def _step(self, batch: Batch, first: int, last: int) -> None:
-        """Run these rows and commit their states."""
+        """Run these rows in memory of their own, and commit their states."""
         rows = last - first
         ran = max(rows, self._min_batch)
-        own = batch.slots if rows == len(batch.slots) else batch.slots[first:last]
-        slots = as_slots(own)
-        source = slots if ran == rows else as_slots([*own, *[own[-1]] * (ran - rows)])
+        own = batch.slots[first:last]
         index = (
             None
             if ran == rows == len(batch.slots)
@@ -142,12 +176,21 @@ class Runner:
             for item, array in zip(self._inputs, batch.arrays, strict=True)
         }
         names = batch.requests[0].names
-        result = execute(self._model, feed, self._slab.gather(source, ran), names)
-        outputs, values = result.outputs, result.values
+        layout = self._slab.layout
+        states = self._slab.gather(as_slots(_filled(own, ran)))
+        old = {item.name: array for item, array in zip(layout, states, strict=True)}
+        result = execute(self._model, feed, old, names)
+        outputs = result.outputs
         self._check_outputs(names, outputs, ran)
         steps = batch.steps if isinstance(batch.steps, int) else batch.steps[first:last]
-        self._slab.commit(slots, rows, ran, values, steps)
+        new = [result.values[item.name] for item in layout]
+        self._slab.check(new, ran)
+        self._slab.commit(as_slots(own), rows, new, steps)
         batch.parts.append(Part(first, last, outputs))
+        if batch.failed is not None and rows == len(batch.slots):
+            expected = [array.shape for array in batch.failed.outputs]
+            if expected != [array.shape for array in outputs]:
+                self._bindings.forget(batch.failed)
 
     def _check_outputs(self, names: Sequence[str], outputs: Sequence[Array], ran: int) -> None:
         for name, output in zip(names, outputs, strict=True):
@@ -160,92 +203,10 @@ class Runner:
                     remedy="the state is as it was before the call",
                 )
 
-    def _hand_out(self, batch: Batch) -> None:
-        """Give every request its rows of what has been committed."""
-        parts = batch.parts
-        if len(parts) == 1 and parts[0].last - parts[0].first == len(batch.slots):
-            self._hand_all(batch, parts[0].outputs)
-            return
-        done = {row: (part, row - part.first) for part in parts for row in part.rows}
-        first = 0
-        for request in batch.requests:
-            rows = range(first, first + len(request.seats))
-            first = rows.stop
-            failures = {i: batch.errors[row] for i, row in enumerate(rows) if row in batch.errors}
-            if len(failures) + sum(row in done for row in rows) < len(rows):
-                continue  # some of it was not run at all
-            if len(failures) == len(rows):
-                request.error = failures[0]
-            else:
-                pieces = [done.get(row) for row in rows]
-                request.outputs = self._pieced(batch, request, pieces)
-            request.failures = dict(failures)
 
-    def _hand_all(self, batch: Batch, outputs: Sequence[Array]) -> None:
-        """The common case: all has run as one."""
-        if len(batch.requests) == len(batch.slots) > 1 and isinstance(batch.steps, int):
-            self._hand_each(batch.requests, outputs)
-            return
-        first = 0
-        for request in batch.requests:
-            rows = len(request.seats)
-            cut: list[Array] = []
-            for name, output in zip(request.names, outputs, strict=True):
-                axis = self._axis(name)
-                if output.shape[axis] == rows:
-                    piece = output
-                elif axis == 0:
-                    # NOTE: a view would keep the outputs of the whole batch alive
-                    piece = output[first : first + rows].copy()
-                else:
-                    piece = self._cut(output, axis, first, rows)
-                cut.append(self._shortened(batch, request, name, piece))
-            request.outputs = cut
-            first += rows
-
-    def _hand_each(self, requests: Sequence[Request], outputs: Sequence[Array]) -> None:
-        """A row for each request, of one length."""
-        names = requests[0].names
-        columns = []
-        for name, output in zip(names, outputs, strict=True):
-            axis = self._axis(name)
-            if axis == 0:
-                columns.append([output[i : i + 1].copy() for i in range(len(requests))])
-            else:
-                columns.append([self._cut(output, axis, i, 1) for i in range(len(requests))])
-        for request, cut in zip(requests, zip(*columns, strict=True), strict=True):
-            request.outputs = list(cut)
-
-    def _pieced(
-        self, batch: Batch, request: Request, rows: Sequence[tuple[Part, int] | None]
-    ) -> list[Array]:
-        """The outputs of one request; None stands for a row of zeros."""
-        some, row = next(entry for entry in rows if entry is not None)
-        outputs = []
-        for i, name in enumerate(request.names):
-            axis = self._axis(name)
-            zeros = np.zeros_like(self._cut(some.outputs[i], axis, row, 1))
-            pieces = [
-                zeros if entry is None else self._cut(entry[0].outputs[i], axis, entry[1], 1)
-                for entry in rows
-            ]
-            output = np.concatenate(pieces, axis)
-            outputs.append(self._shortened(batch, request, name, output))
-        return outputs
-
-    def _axis(self, name: str) -> int:
-        return self._outputs[name].batch_axis or 0
-
-    def _cut(self, output: Array, axis: int, row: int, rows: int) -> Array:
-        piece: Array = output[(*(slice(None),) * axis, slice(row, row + rows))].copy()
-        return piece
-
-    def _shortened(self, batch: Batch, request: Request, name: str, output: Array) -> Array:
-        """Without the steps that are padding."""
-        axis = self._outputs[name].time_axis
-        if isinstance(batch.steps, int) or axis is None:
-            return output
-        return output[(*(slice(None),) * axis, slice(request.steps))].copy()
+def _filled(slots: Sequence[int], rows: int) -> list[int]:
+    """As many rows, the last one repeated."""
+    return [*slots, *[slots[-1]] * (rows - len(slots))]
 
 
 def _steps(requests: Sequence[Request]) -> tuple[int | Array, int]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rnnonnx.errors import PoolClosedError, PoolError, RunError, StreamClosedError
+from rnnonnx.errors import PoolClosedError, RunError, StreamClosedError
 
 from ._deputy import Withdrawn, about_to_block
+from ._evictions import Evictions
 from ._gate import Gate
 from ._replies import FutureReply, ThreadReply, deliver
 from ._scheduler import WAITING, WITHDRAWN, Request
@@ -25,6 +25,8 @@ from ._stats import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rnnonnx.errors import PoolError
 
     from ._arguments import Limits
     from ._batch import Runner
@@ -48,7 +50,7 @@ class Engine:
         seats: How many streams are open; the registry counts.
         ring: Wakes the worker; callable under the lock.
         concluded: Called under the lock with what is done, and the time.
-        evicting: The streams whose eviction callback runs, by the thread that it runs in.
+        evictions: The streams whose eviction callback runs.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Engine:
         self.seats = 0
         self.ring: Callable[[], None] = _nothing
         self.concluded: Callable[[Sequence[Request], float], None] = _nothing
-        self.evicting: dict[int, Seat] = {}
+        self.evictions = Evictions()
         self._scheduler = scheduler
         self._runner = runner
         self._reports = reports
@@ -88,14 +90,19 @@ class Engine:
         Raises:
             PoolError: The pool or the stream has been closed.
         """
-        self._check_not_evicting(request.seats)
-        reply = request.reply = ThreadReply()
+        self.evictions.check(request.seats)
         with self.lock:
-            if not self._enqueue(request, placed=placed):
-                return False
-            if not self._claim(reply):
-                reply.arm()
-        self._see_through(request, reply)
+            alone = self._take_alone(request, placed=placed)
+            if not alone:
+                reply = request.reply = ThreadReply()
+                if not self._enqueue(request, placed=placed):
+                    return False
+                if not self._claim(reply):
+                    reply.arm()
+        if alone:
+            self._run_taken([request], request, request.arrived)
+        else:
+            self._see_through(request, reply)
         return True
 
     def start(self, request: Request, *, placed: bool) -> bool:
@@ -121,7 +128,7 @@ class Engine:
             PoolError: The pool or the stream is closed, or is meanwhile.
         """
         request = Request((seat,), None)
-        self._check_not_evicting(request.seats)
+        self.evictions.check(request.seats)
         reply = request.reply = ThreadReply()
         with self.lock:
             self.check(request.seats)
@@ -194,7 +201,7 @@ class Engine:
             raise self.closed_error()
         for seat in seats:
             if seat.closed is not None:
-                raise stream_error(seat)
+                raise seat.error()
 
     def closed_error(self) -> PoolError:
         """Why the pool takes nothing more."""
@@ -255,7 +262,7 @@ class Engine:
         Raises:
             PoolError: An eviction callback asks, which the end would wait for.
         """
-        self._check_not_evicting(())
+        self.evictions.check(())
         with self.lock:
             if self._shut is None:
                 self._shut = why
@@ -302,6 +309,27 @@ class Engine:
             self._fill.notify()
         return True
 
+    def _take_alone(self, request: Request, *, placed: bool) -> bool:
+        """Take the lead for this request, which nobody else is there to share a batch with.
+
+        What a lone stream pays for being in a pool is this way's price: no place in the queue or
+        in the line, nothing to be woken by.
+        """
+        rows = len(request.seats)
+        if self._leader is not None or (
+            self._max_delay and rows < self.seats and rows < self._scheduler.max_batch
+        ):
+            return False
+        if self._shut is not None or any(seat.closed for seat in request.seats):
+            return False  # `_enqueue` says why
+        if not self._scheduler.take_alone(request):
+            return False
+        if placed:
+            self.queue.leave(rows)
+        request.arrived = monotonic()
+        self._leader = request
+        return True
+
     def _remove(self, request: Request) -> bool:
         removed, holds = self._scheduler.withdraw(request)
         if removed:
@@ -328,7 +356,8 @@ class Engine:
 
     def _pass_on(self) -> None:
         """Under the lock, with nobody in the lead: see to it that somebody is, if needed."""
-        self._quiet.notify_all()
+        if self._shut is not None:
+            self._quiet.notify_all()
         if self._exclusives:
             self._appoint(self._exclusives.popleft())
             return
@@ -386,11 +415,16 @@ class Engine:
             own: What the thread waits for; None for the worker, which waits for nothing.
         """
         requests: list[Request] = []
-        started = ended = monotonic()
         try:
             with self.lock:
                 requests = self._collect()
-            started = monotonic()
+        finally:
+            self._run_taken(requests, own, monotonic())
+
+    def _run_taken(self, requests: list[Request], own: Request | None, started: float) -> None:
+        """The same with a batch that has been taken already; it may be empty."""
+        ended = started
+        try:
             if requests:
                 self._runner.run(requests)
         except BaseException as error:  # nobody may be left waiting
@@ -448,34 +482,9 @@ class Engine:
         _wake(self._scheduler.finish(requests))
         self.concluded(requests, now)
 
-    def _check_not_evicting(self, seats: Sequence[Seat]) -> None:
-        """Whether this thread would wait for an eviction that waits for it.
-
-        Args:
-            seats: The streams that it asks for; none of them stands for the whole pool.
-
-        Raises:
-            PoolError: It would.
-        """
-        seat = self.evicting.get(get_ident()) if self.evicting else None
-        if seat is not None and (seat in seats or not seats):
-            raise PoolError(
-                f"the eviction callback of the stream {seat.id!r} "
-                + ("uses that stream" if seats else "closes the pool"),
-                remedy="the snapshot that it is given has the state; it may use other streams",
-            )
-
     def _end_quiet(self) -> None:
         with self.lock:
             self._quiet.notify_all()
-
-
-def stream_error(seat: Seat) -> StreamClosedError:
-    """Why a stream cannot be used."""
-    return StreamClosedError(
-        f"the stream {seat.id!r} {seat.closed}",
-        remedy="open it anew, and restore its snapshot if it is to go on",
-    )
 
 
 def _wake(holds: Iterable[Request]) -> None:

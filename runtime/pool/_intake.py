@@ -22,7 +22,7 @@ _KEPT: Final = 1024
 """Shapes that are remembered as right. Chunks have few."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen, which would cost a microsecond a request
 class Checked:
     """A checked feed.
 

@@ -24,21 +24,20 @@ def joined(manifest: Manifest, requests: Sequence[Request]) -> list[Array]:
     Raises:
         PartialRunError: Rows have failed.
     """
+    if len(requests) == 1 and requests[0].outputs is not None and not requests[0].failures:
+        return requests[0].outputs
     failed = _failed(requests)
     some = next((request for request in requests if request.outputs is not None), None)
     outputs: list[Array] | None = None
     if some is not None and some.outputs is not None:
-        if len(requests) == 1:
-            outputs = some.outputs
-        else:
-            axes = {tensor.name: tensor.batch_axis or 0 for tensor in manifest.outputs}
-            outputs = [
-                np.concatenate(
-                    [_rows(request, some.outputs, i, axes[name]) for request in requests],
-                    axes[name],
-                )
-                for i, name in enumerate(some.names)
-            ]
+        axes = {tensor.name: tensor.batch_axis or 0 for tensor in manifest.outputs}
+        outputs = [
+            np.concatenate(
+                [_rows(request, some.outputs, i, axes[name]) for request in requests],
+                axes[name],
+            )
+            for i, name in enumerate(some.names)
+        ]
     if failed:
         raise PartialRunError(
             f"{len(failed)} of {sum(len(request.seats) for request in requests)} streams failed; "

@@ -99,7 +99,7 @@ class StreamPool:
         self._max_rows = min(limits.max_batch, limits.max_queue)
         self._evicts = limits.idle_timeout is not None
         reports = Reports(meter)
-        slab = Slab(model.manifest.states, limits)
+        slab = Slab(model.manifest.states, limits.capacity)
         runner = Runner(model, slab, limits.min_batch)
         self._engine = engine = Engine(Scheduler(limits.max_batch), runner, reports, limits)
         self._registry = Registry(engine, slab, model.manifest, reports, limits, on_evict)
@@ -329,17 +329,17 @@ class StreamPool:
             streams = list(streams)
         except TypeError as error:
             raise InputError("`streams` is no list of streams", received=repr(streams)) from error
-        seats: list[Any] = list(seats_of(self, streams))
-        others = [place for place, seat in enumerate(seats) if seat is None]
-        ids: list[str] = []
-        for place in others:
-            other = streams[place]
-            if isinstance(other, Stream):
-                raise InputError(f"the stream {other.id!r} is of another pool")
-            ids.append(other)
-        found = self._registry.seats(ids) if ids else []
-        for place, seat in zip(others, found, strict=True):
-            seats[place] = seat
+        seats: list[Any] = seats_of(self, streams)
+        if None in seats:
+            others = [place for place, seat in enumerate(seats) if seat is None]
+            ids: list[str] = []
+            for place in others:
+                other = streams[place]
+                if isinstance(other, Stream):
+                    raise InputError(f"the stream {other.id!r} is of another pool")
+                ids.append(other)
+            for place, seat in zip(others, self._registry.seats(ids), strict=True):
+                seats[place] = seat
         if not seats or len(set(seats)) != len(seats):
             raise InputError(
                 "`streams` names a stream twice" if seats else "`streams` names no stream",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,6 @@ from .._state_blob import dump_state
 from .._stream_states import StreamStates
 from ._admission import Door
 from ._deputy import about_to_block
-from ._engine import stream_error
 from ._gate import Gate, TaskWaiter
 from ._replies import deliver
 from ._reports import guarded
@@ -240,20 +238,14 @@ class Registry:
         (seat,) = hold.seats
         failed: list[Request] = []
         outcome = "failed"
-        # NOTE: a callback that opens a stream in a full pool evicts within an eviction
-        me, evicting = get_ident(), self._engine.evicting
-        before = evicting.get(me)
-        evicting[me] = seat
         try:
-            snapshot = dump_state(self._slab.state(seat.slot), self._manifest)
-            if self._on_evict is None or guarded(
-                "the pool's eviction callback", self._on_evict, seat.id, snapshot
-            ):
-                outcome = "evicted"
+            with self._engine.evictions.of(seat):
+                snapshot = dump_state(self._slab.state(seat.slot), self._manifest)
+                if self._on_evict is None or guarded(
+                    "the pool's eviction callback", self._on_evict, seat.id, snapshot
+                ):
+                    outcome = "evicted"
         finally:
-            del evicting[me]
-            if before is not None:
-                evicting[me] = before
             with self._engine.lock:
                 # NOTE: after a callback that raised the stream stays, with its time begun
                 # anew: its state would be lost with it
@@ -343,7 +335,7 @@ class Registry:
         self._engine.seats -= 1
         self._engine.company_changed()
         self._leaving.append(seat)
-        failed = self._engine.fail(list(seat.queue), lambda _request: stream_error(seat))
+        failed = self._engine.fail(list(seat.queue), lambda _request: seat.error())
         self._vacate()
         return failed
 

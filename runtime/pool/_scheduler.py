@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
+
+from rnnonnx.errors import StreamClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -25,6 +28,9 @@ WAITING: Final = 1
 TAKEN: Final = 2
 DONE: Final = 3
 WITHDRAWN: Final = 4
+
+
+_QUEUE: Final = attrgetter("queue")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +48,13 @@ class Seat:
     slot: int
     queue: deque[Request] = field(default_factory=deque, repr=False)
     closed: str | None = None
+
+    def error(self) -> StreamClosedError:
+        """Why the stream cannot be used."""
+        return StreamClosedError(
+            f"the stream {self.id!r} {self.closed}",
+            remedy="open it anew, and restore its snapshot if it is to go on",
+        )
 
 
 class Request:
@@ -151,6 +164,19 @@ class Scheduler:
         if blockers:
             return False
         self._line_up(request)
+        return True
+
+    def take_alone(self, request: Request) -> bool:
+        """Queue a request and take it, as a batch of its own, if nothing else is ready.
+
+        Returns:
+            False if something is, or if the request would not be; nothing has been done then.
+        """
+        if self.ready or any(map(_QUEUE, request.seats)):
+            return False
+        for seat in request.seats:
+            seat.queue.append(request)
+        request.status = TAKEN
         return True
 
     def oldest(self) -> Request | None:

@@ -71,6 +71,33 @@ def test_a_request_of_several_streams_waits_for_each_and_is_waited_for():
         scheduler.finish(taken)
 
 
+def test_a_lone_request_is_taken_at_once_and_stands_before_what_comes_after():
+    scheduler, (a, b) = Scheduler(4), seats(2)
+    lone, after, other = Request((a, b), "k"), Request((a,), "k"), Request((b,), None)
+    assert scheduler.take_alone(lone)
+    assert lone.status == TAKEN
+    assert not scheduler.add(after)
+    assert not scheduler.add(other)
+    assert scheduler.take() == []
+    assert scheduler.finish([lone]) == [other]
+    assert scheduler.take() == [after]
+
+
+@pytest.mark.parametrize("first", ["same stream", "held stream", "another stream"])
+def test_a_request_is_not_taken_at_once_before_others(first):
+    scheduler, (a, b) = Scheduler(4), seats(2)
+    others = {
+        "same stream": Request((a,), "k"),
+        "held stream": Request((a,), None),
+        "another stream": Request((b,), "k"),
+    }
+    scheduler.add(others[first])
+    request = Request((a,), "k")
+    assert not scheduler.take_alone(request)
+    assert request not in a.queue
+    assert scheduler.add(request) == (first == "another stream")
+
+
 def test_a_hold_keeps_its_stream_out_until_it_ends():
     scheduler, (seat,) = Scheduler(4), seats(1)
     first, hold, last = Request((seat,), "k"), Request((seat,), None), Request((seat,), "k")
