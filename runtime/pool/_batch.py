@@ -97,12 +97,36 @@ class Runner:
 
         If an exception ends this, a request may have neither, and its state is as it was.
         """
+        if len(requests) == 1 and self._run_alone(requests[0]):
+            return
         batch = self._assembled(requests)
         try:
             if not self._run_bound(batch):
                 self._run_span(batch, 0, len(batch.slots))
         finally:
             self._shares.hand_out(batch)
+
+    def _run_alone(self, request: Request) -> bool:
+        """Run one request in memory that is bound, with nothing to put together; or do nothing."""
+        rows = len(request.seats)
+        if rows < self._min_batch:
+            return False
+        bound = self._bindings.of(request.arrays, request.names, rows)
+        if bound is None:
+            return False
+        slots = as_slots([seat.slot for seat in request.seats])
+        for memory, array in zip(bound.inputs, request.arrays, strict=True):
+            memory[...] = array
+        self._slab.gather(slots, bound.old)
+        try:
+            bound.run(None)
+            # NOTE: before the commit, since there may be no memory for them
+            outputs = [output.copy() for output in bound.outputs]
+        except self._bindings.errors:
+            return False
+        self._slab.commit(slots, rows, bound.new, request.steps)
+        request.outputs = outputs
+        return True
 
     def _run_bound(self, batch: Batch) -> bool:
         """Run all rows in memory that is bound, and commit their states; False if it cannot be."""
