@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from _graphs import lstm
+from _measure import machine, markdown, write_section
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,8 @@ FEATURES = 64
 THREADS = 32
 REPEATS = 8
 """Steps for each change to the other thread."""
-COMMAND = "python benchmarks/pool.py"
+COMMAND = "python benchmarks/pool.py --write"
+BARE = "bare InferenceSession"
 
 Step = Callable[[], int]
 """Steps some rows once; how many."""
@@ -209,18 +211,18 @@ def build(
     model: Model, data: bytes, units: int, count: int, most: int, stack: ExitStack
 ) -> tuple[dict[str, Step], dict[str, Waits]]:
     """Every way by its name, the bare session first; and each pool's waits."""
-    ways: dict[str, Step] = {"bare InferenceSession": bare(data, min(count, most), units)}
-    ways["one StatefulSession a stream"] = sessions(model, count)
+    ways: dict[str, Step] = {BARE: bare(data, min(count, most), units)}
+    ways["a StatefulSession a stream"] = sessions(model, count)
     waits: dict[str, Waits] = {}
     for name, make, delay in (
-        ("pool.run_many", run_many, 0.0),
-        ("pool.run_many, other thread", lambda pool, n: beside(run_many(pool, n), stack), 0.0),
-        ("pool, run", run_one, 0.0),
-        ("pool, run, other thread", lambda pool, n: beside(run_one(pool, n), stack), 0.0),
+        ("`run_many`, main thread", run_many, 0.0),
+        ("`run_many`, a thread", lambda pool, n: beside(run_many(pool, n), stack), 0.0),
+        ("`run`, main thread", run_one, 0.0),
+        ("`run`, a thread", lambda pool, n: beside(run_one(pool, n), stack), 0.0),
         # NOTE: who is ahead of the batch waits for the others, which come as fast as they can
-        ("pool, submit", submit, 0.005),
-        ("pool, threads", lambda pool, n: threads(pool, n, stack), 0.0),
-        ("pool, asyncio", lambda pool, n: tasks(pool, n, stack), 0.005),
+        ("`submit`", submit, 0.005),
+        ("`run`, 32 threads", lambda pool, n: threads(pool, n, stack), 0.0),
+        ("`arun`", lambda pool, n: tasks(pool, n, stack), 0.005),
     ):
 
         def make_pool(meter: Waits | None, delay: float = delay) -> StreamPool:
@@ -236,7 +238,33 @@ def build(
     return ways, waits
 
 
-def compare(console: Console, args: argparse.Namespace, count: int) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """One way, at one number of streams.
+
+    Attributes:
+        rows: Rows a second, the median of the rounds.
+        ratios: Rows a second divided by the bare session's, of each round, sorted.
+        waits: Seconds from a call to the start of its batch; empty where nobody waits.
+    """
+
+    rows: float
+    ratios: list[float]
+    waits: list[float]
+
+    @property
+    def ratio(self) -> str:
+        """The median, and the smallest and the largest."""
+        low, high = self.ratios[0], self.ratios[-1]
+        return f"{statistics.median(self.ratios):.2f} ({low:.2f} to {high:.2f})"
+
+    def wait(self, percentile: int) -> str:
+        """In milliseconds."""
+        return f"{1e3 * np.percentile(self.waits, percentile):.3f}" if self.waits else ""
+
+
+def compare(args: argparse.Namespace, count: int) -> dict[str, Measured]:
+    """All ways by turns, at one number of streams."""
     data = lstm(args.units, FEATURES)
     model = Model.load(data)
     with ExitStack() as stack:
@@ -247,35 +275,73 @@ def compare(console: Console, args: argparse.Namespace, count: int) -> None:
         for _ in range(args.rounds):
             for name, step in ways.items():
                 rates[name].append(rate(step, args.seconds))
-    first = rates["bare InferenceSession"]
-    table = Table(title=f"{count} streams, LSTM {args.units}, batches of up to {args.max_batch}")
-    for title in ("way", "rows/s", "of the bare session", "spread", "p50 wait", "p99 wait"):
-        table.add_column(title, justify="left" if title == "way" else "right")
-    for name, measured in rates.items():
-        ratios = [one / other for one, other in zip(measured, first, strict=True)]
-        values = waits[name].values if name in waits else []
-        table.add_row(
-            name,
-            f"{statistics.median(measured):,.0f}",
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}",
-            *(f"{1e3 * np.percentile(values, p):.3f} ms" if values else "" for p in (50, 99)),
+    first = rates[BARE]
+    return {
+        name: Measured(
+            statistics.median(measured),
+            sorted(one / other for one, other in zip(measured, first, strict=True)),
+            waits[name].values if name in waits else [],
         )
+        for name, measured in rates.items()
+    }
+
+
+def show(
+    console: Console, args: argparse.Namespace, count: int, found: dict[str, Measured]
+) -> None:
+    """A table on the terminal."""
+    table = Table(title=f"{count} streams, LSTM {args.units}, batches of up to {args.max_batch}")
+    for title in ("way", "rows/s", "of the bare session", "p50 wait, ms", "p99 wait, ms"):
+        table.add_column(title, justify="left" if title == "way" else "right")
+    for name, one in found.items():
+        table.add_row(name, f"{one.rows:,.0f}", one.ratio, one.wait(50), one.wait(99))
     console.print(table)
 
 
+def page(args: argparse.Namespace, found: dict[int, dict[str, Measured]]) -> str:
+    """The section of the page."""
+    counts = list(found)
+    titles = [f"{count:,} stream{'s' if count > 1 else ''}" for count in counts]
+    names = list(found[counts[0]])
+    bare_row = [BARE + ", rows a second", *(f"{found[n][BARE].rows:,.0f}" for n in counts)]
+    ratios = [[name, *(found[n][name].ratio for n in counts)] for name in names if name != BARE]
+    waiting = [name for name in names if found[counts[0]][name].waits]
+    waits = [
+        [name, *(f"{found[n][name].wait(50)}, {found[n][name].wait(99)}" for n in counts)]
+        for name in waiting
+    ]
+    return f"""`{COMMAND}`: an LSTM of {args.units} units, {FEATURES} features, one step
+a call, batches of up to {args.max_batch}, one thread of ONNX Runtime, {args.rounds} rounds by
+turns. Rows a second divided by those of a bare `InferenceSession` with the same batch whose states
+are passed by hand: median (smallest to largest).
+
+{machine(("onnxruntime", "numpy"))}
+
+{markdown(["Way", *titles], [bare_row, *ratios])}
+
+From the call to the start of its batch, in milliseconds: median, and 99th percentile.
+
+{markdown(["Way", *titles], waits)}"""
+
+
 def main() -> None:
+    """Measure, show, and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 256, 4096])
     parser.add_argument("--units", type=int, default=256)
     parser.add_argument("--max-batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each way in each round")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each way in each round")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     args = parser.parse_args()
     console = Console(width=110)
     console.print(f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}; {COMMAND}")
+    found = {}
     for count in args.streams:
-        compare(console, args, count)
+        found[count] = compare(args, count)
+        show(console, args, count, found[count])
+    if args.write:
+        write_section("pool", page(args, found))
 
 
 if __name__ == "__main__":
