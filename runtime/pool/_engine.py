@@ -316,12 +316,10 @@ class Engine:
         in the line, nothing to be woken by.
         """
         rows = len(request.seats)
-        if self._leader is not None or (
-            self._max_delay and rows < self.seats and rows < self._scheduler.max_batch
-        ):
+        if self._leader is not None or self._shut is not None:
             return False
-        if self._shut is not None or any(seat.closed for seat in request.seats):
-            return False  # `_enqueue` says why
+        if self._max_delay and rows < self.seats and rows < self._scheduler.max_batch:
+            return False
         if not self._scheduler.take_alone(request):
             return False
         if placed:

@@ -129,6 +129,8 @@ def deliver(requests: Iterable[Request]) -> None:
     loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for request in requests:
         reply = request.reply
+        if reply is None:  # its caller has run it
+            continue
         if type(reply) is ThreadReply:
             reply.wake()
         elif type(reply) is FutureReply:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from rnnonnx.errors import StreamClosedError
@@ -28,9 +27,6 @@ WAITING: Final = 1
 TAKEN: Final = 2
 DONE: Final = 3
 WITHDRAWN: Final = 4
-
-
-_QUEUE: Final = attrgetter("queue")
 
 
 @dataclass(slots=True, eq=False)
@@ -170,11 +166,16 @@ class Scheduler:
         """Queue a request and take it, as a batch of its own, if nothing else is ready.
 
         Returns:
-            False if something is, or if the request would not be; nothing has been done then.
+            False if something is, if the request would not be, or if a stream of it is closed;
+            nothing has been done then.
         """
-        if self.ready or any(map(_QUEUE, request.seats)):
+        if self.ready:
             return False
-        for seat in request.seats:
+        seats = request.seats
+        for seat in seats:
+            if seat.queue or seat.closed:
+                return False
+        for seat in seats:
             seat.queue.append(request)
         request.status = TAKEN
         return True

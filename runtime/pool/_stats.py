@@ -171,18 +171,18 @@ class Counts:
                 waits.append(started - request.arrived)
             else:
                 self.wait_seconds.add(started - request.arrived, count)
+        if len(waits) == 1:
+            self.wait_seconds.add(waits[0])
+        elif waits:
+            self.wait_seconds.add_all(waits)
+        self.batch_size.add(rows)
+        self.step_seconds.add(ended - started)
         totals = self.totals
         totals["requests"] += len(requests)
         totals["batches"] += 1
         totals["rows"] += rows
         totals["steps"] += steps
         totals["failed"] += failed
-        self.batch_size.add(rows)
-        self.step_seconds.add(ended - started)
-        if len(waits) == 1:
-            self.wait_seconds.add(waits[0])
-        elif waits:
-            self.wait_seconds.add_all(waits)
 
     def read(self, *, streams: int, capacity: int, queued: int) -> PoolStats:
         """The record of this moment."""
