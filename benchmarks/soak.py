@@ -1,7 +1,7 @@
 """Thousands of streams that open, step, idle, are evicted, come back and close at random.
 
 Usage:
-    python benchmarks/soak.py --minutes 10 --streams 4096
+    python benchmarks/soak.py --minutes 10 --streams 6144
     python benchmarks/soak.py --minutes 0.05 --streams 200 --interval 1
 
 Two pools are driven by threads (blocking calls, Futures, `run_many`) and by an asyncio loop, whose
@@ -47,7 +47,7 @@ from rnnonnx.runtime import Model, StatefulSession, Stream, StreamPool
 BASE, PRIME = 1000003, 2**31 - 1
 UNITS, FEATURES = 32, 8
 PAGE = 4096
-COMMAND = "python benchmarks/soak.py --minutes 10 --streams 4096"
+COMMAND = "python benchmarks/soak.py --minutes 10 --streams 6144"
 
 
 def ledger() -> bytes:
@@ -267,7 +267,7 @@ def watch(pool: StreamPool, end: float, interval: float, log: Log) -> list[float
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--streams", type=int, default=4096)
+    parser.add_argument("--streams", type=int, default=6144)
     parser.add_argument("--interval", type=float, default=15, help="seconds between lines")
     parser.add_argument("--idle", type=float, default=None, help="seconds that make a stream idle")
     args = parser.parse_args()
