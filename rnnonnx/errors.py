@@ -134,7 +134,8 @@ class PartialRunError(RunError):
     Attributes:
         errors: The error of each stream that failed, by id.
         outputs: What `run_many` would have returned, with zeros in the rows that failed; None
-            where all failed.
+            where all failed; where the outputs of several batches cannot be one array, a list of
+            those of each batch.
     """
 
     def __init__(self, message: str, *, errors: dict[str, RnnonnxError], outputs: object) -> None:

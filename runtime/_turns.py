@@ -197,7 +197,8 @@ class Turns:
                 value = array.value if isinstance(array, Handed) else value_of(array)
                 binding.bind_ortvalue_input(name, value)
             self._bind_new_states(binding, turn)
-            for name in names:
+            wanted = list(dict.fromkeys(names))  # a name is bound once, though asked for twice
+            for name in wanted:
                 binding.bind_output(name, device.kind, device.index)
             if self._model.cuda_graphs:
                 run_options = graph_options(None, run_options)
@@ -205,7 +206,8 @@ class Turns:
             bound_run(self._model, binding)(run_options)
             binding.synchronize_outputs()
             # the outputs go after the states
-            return list(binding.get_outputs()[len(self._layout) :])
+            outputs = dict(zip(wanted, binding.get_outputs()[len(self._layout) :], strict=True))
+            return [outputs[name] for name in names]
         except self.errors as error:
             raise run_error(error) from error
         finally:
@@ -228,7 +230,13 @@ class Turns:
             binding.bind_ortvalue_output(item.output, self._sets[1 - turn][item.name].value)
 
     def _plan(self, feed: Feed, names: list[str], asked: list[str] | None) -> Plan | None:
-        """Bind a call of this shape; None where an output's size is not known before it."""
+        """Bind a call of this shape.
+
+        None where an output's size is not known before it, or an output is wanted twice: ONNX
+        Runtime binds a name once.
+        """
+        if len(set(names)) < len(names):
+            return None
         sizes = feed.sizes if self.batch is None else {**feed.sizes, BATCH: self.batch}
         tensors = {tensor.name: tensor for tensor in self._model.manifest.outputs}
         shapes = []

@@ -64,12 +64,14 @@ class Door:
         engine, gate = self._engine, self._gate
         with engine.lock:
             engine.check(seats)
-            if gate.enter(waiter.amount):
-                waiter.granted = True
-                return True
-            if wait > 0 and waiter.amount <= gate.limit:
-                gate.line_up(waiter)
-                return False
+            waiter.granted = gate.enter(waiter.amount)
+            if waiter.granted or (wait > 0 and waiter.amount <= gate.limit):
+                waiter.seats = seats
+                for seat in seats:  # what is waited for is not idle
+                    seat.awaited += 1
+                if not waiter.granted:
+                    gate.line_up(waiter)
+                return waiter.granted
         raise self.refused()
 
     def settle(self, waiter: Waiter) -> None:
@@ -82,14 +84,20 @@ class Door:
         with engine.lock:
             if waiter.granted:
                 return
-            self._gate.give_up(waiter)
+            self._leave(waiter)
             engine.check(())
         raise self.refused()
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line, or the places if they have been granted."""
         with self._engine.lock:
-            self._gate.give_up(waiter)
+            self._leave(waiter)
+
+    def _leave(self, waiter: Waiter) -> None:
+        for seat in waiter.seats:
+            seat.awaited -= 1
+        waiter.seats = ()
+        self._gate.give_up(waiter)
 
     def refused(self) -> PoolError:
         """Count a refusal; the error."""

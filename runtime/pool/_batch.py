@@ -11,7 +11,7 @@ from rnnonnx.errors import RunError
 
 from .._execute import execute
 from ._bound import Bindings
-from ._shares import Shares
+from ._shares import Shares, no_memory
 from ._slab import as_slots
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .._state import Array
     from ._bound import Bound
     from ._scheduler import Request
+    from ._shares import Share
     from ._slab import Slab
 
 
@@ -31,13 +32,15 @@ class Part:
     Attributes:
         first: The first of them.
         last: The one after the last.
-        outputs: One array an output.
-        lent: Whether these lie in memory that the next batch writes to.
+        outputs: One array an output; rows beyond are padding.
+        states: The new states likewise, in the order of the manifest.
+        lent: Whether all these lie in memory that the next batch writes to.
     """
 
     first: int
     last: int
     outputs: Sequence[Array]
+    states: Sequence[Array]
     lent: bool = False
 
     @property
@@ -55,18 +58,28 @@ class Batch:
         slots: The row of the slab of each row.
         steps: Time steps of each row; one number where they are equal.
         arrays: One array an input, the rows of all requests one after the other.
-        parts: What has run, and whose states have been replaced.
-        errors: The error of each row that failed alone.
         failed: Where it has been run without success, if so.
+        parts: What has run.
+        errors: The error of each row that failed alone.
     """
 
     requests: Sequence[Request]
     slots: list[int]
     steps: int | Array
     arrays: list[Array]
+    failed: Bound | None = None
     parts: list[Part] = field(default_factory=list)
     errors: dict[int, RunError] = field(default_factory=dict)
-    failed: Bound | None = None
+
+    @property
+    def whole(self) -> Part | None:
+        """The part that has all rows, if there is one."""
+        parts = self.parts
+        return parts[0] if len(parts) == 1 and not self.errors else None
+
+    def steps_of(self, row: int) -> int:
+        """The time steps of a row."""
+        return self.steps if isinstance(self.steps, int) else int(self.steps[row])
 
 
 class Runner:
@@ -95,70 +108,86 @@ class Runner:
         that make it fail are alone, so that they fail and the others do not. A row's state is
         replaced if it has outputs, and is as it was if it has none.
 
-        If an exception ends this, a request may have neither, and its state is as it was.
+        If an exception ends this, no request has either, and all states are as they were.
         """
-        if len(requests) == 1 and self._run_alone(requests[0]):
-            return
-        batch = self._assembled(requests)
-        try:
-            if not self._run_bound(batch):
-                self._run_span(batch, 0, len(batch.slots))
-        finally:
-            self._shares.hand_out(batch)
+        failed: Bound | None = None
+        if len(requests) == 1:
+            request = requests[0]
+            if len(request.seats) >= self._min_batch:
+                failed = self._bindings.of(request.arrays, request.names, len(request.seats))
+            if failed is not None and self._run_alone(request, failed):
+                return
+        batch = self._assembled(requests, failed)
+        if failed is not None or not self._run_bound(batch):
+            self._run_span(batch, 0, len(batch.slots))
+        shares = self._shares.of(batch)
+        self._commit(batch, shares)
+        for request, share in zip(requests, shares, strict=True):
+            share.give(request)
 
-    def _run_alone(self, request: Request) -> bool:
-        """Run one request in memory that is bound, with nothing to put together; or do nothing."""
-        rows = len(request.seats)
-        if rows < self._min_batch:
-            return False
-        bound = self._bindings.of(request.arrays, request.names, rows)
-        if bound is None:
-            return False
+    def _run_alone(self, request: Request, bound: Bound) -> bool:
+        """Run one request, with nothing to put together; False if ONNX Runtime cannot."""
         slots = as_slots([seat.slot for seat in request.seats])
         for memory, array in zip(bound.inputs, request.arrays, strict=True):
             memory[...] = array
         self._slab.gather(slots, bound.old)
         try:
             bound.run(None)
-            # NOTE: before the commit, since there may be no memory for them
-            outputs = [output.copy() for output in bound.outputs]
         except self._bindings.errors:
             return False
-        self._slab.commit(slots, rows, bound.new, request.steps)
+        try:
+            outputs = [output.copy() for output in bound.outputs]
+        except MemoryError as error:
+            request.error = no_memory(error)
+            return True
+        self._slab.commit(slots, len(request.seats), bound.new, request.steps)
         request.outputs = outputs
         return True
 
     def _run_bound(self, batch: Batch) -> bool:
-        """Run all rows in memory that is bound, and commit their states; False if it cannot be."""
+        """Run all rows in memory that is bound; False if that cannot be."""
         rows = len(batch.slots)
         ran = max(rows, self._min_batch)
         bound = self._bindings.of(batch.arrays, batch.requests[0].names, ran)
         if bound is None:
             return False
-        slots = source = as_slots(batch.slots)
-        if ran != rows:
-            source = as_slots(_filled(batch.slots, ran))
         for item, array, memory in zip(self._inputs, batch.arrays, bound.inputs, strict=True):
             if ran == rows or item.batch_axis is None:
                 memory[...] = array
             else:
                 index = np.minimum(np.arange(ran), rows - 1)
                 np.take(array, index, item.batch_axis, out=memory, mode="clip")
-        self._slab.gather(source, bound.old)
+        self._slab.gather(as_slots(_filled(batch.slots, ran)), bound.old)
         try:
             bound.run(None)
         except self._bindings.errors:
             batch.failed = bound
             return False
-        self._slab.commit(slots, rows, bound.new, batch.steps)
-        batch.parts.append(Part(0, rows, bound.outputs, lent=True))
+        batch.parts.append(Part(0, rows, bound.outputs, bound.new, lent=True))
         return True
 
-    def _assembled(self, requests: Sequence[Request]) -> Batch:
+    def _commit(self, batch: Batch, shares: Sequence[Share]) -> None:
+        """Replace the states of the rows that have outputs."""
+        whole = batch.whole
+        if whole is not None and all(share.outputs is not None for share in shares):
+            self._slab.commit(as_slots(batch.slots), len(batch.slots), whole.states, batch.steps)
+            return
+        good: list[bool] = []
+        for request, share in zip(batch.requests, shares, strict=True):
+            rows = range(len(request.seats))
+            good += [share.outputs is not None and row not in share.failures for row in rows]
+        for part in batch.parts:
+            for row in range(part.first, part.last):
+                if good[row]:
+                    slot = batch.slots[row]
+                    states = self._slab.row(part.states, row - part.first)
+                    self._slab.commit(slice(slot, slot + 1), 1, states, batch.steps_of(row))
+
+    def _assembled(self, requests: Sequence[Request], failed: Bound | None) -> Batch:
         if len(requests) == 1:
             request = requests[0]
             slots = [seat.slot for seat in request.seats]
-            return Batch(requests, slots, request.steps, list(request.arrays))
+            return Batch(requests, slots, request.steps, list(request.arrays), failed)
         slots = [seat.slot for request in requests for seat in request.seats]
         steps, longest = _steps(requests)
         arrays = []
@@ -184,7 +213,7 @@ class Runner:
             self._run_span(batch, middle, last)
 
     def _step(self, batch: Batch, first: int, last: int) -> None:
-        """Run these rows in memory of their own, and commit their states."""
+        """Run these rows in memory of their own."""
         rows = last - first
         ran = max(rows, self._min_batch)
         own = batch.slots[first:last]
@@ -206,11 +235,9 @@ class Runner:
         result = execute(self._model, feed, old, names)
         outputs = result.outputs
         self._check_outputs(names, outputs, ran)
-        steps = batch.steps if isinstance(batch.steps, int) else batch.steps[first:last]
         new = [result.values[item.name] for item in layout]
         self._slab.check(new, ran)
-        self._slab.commit(as_slots(own), rows, new, steps)
-        batch.parts.append(Part(first, last, outputs))
+        batch.parts.append(Part(first, last, outputs, new))
         if batch.failed is not None and rows == len(batch.slots):
             expected = [array.shape for array in batch.failed.outputs]
             if expected != [array.shape for array in outputs]:

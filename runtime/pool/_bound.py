@@ -111,7 +111,7 @@ class Bindings:
         value_of = onnxruntime().OrtValue.ortvalue_from_numpy
         binding = self._model.inference_session.io_binding()
         into = [*(item.name for item in manifest.inputs), *(s.input for s in manifest.states)]
-        out = [*names, *(state.output for state in manifest.states)]
+        out = [*dict.fromkeys(names), *(state.output for state in manifest.states)]
         for name in into:
             binding.bind_ortvalue_input(name, value_of(memory[name]))
         for name in out:

@@ -256,7 +256,8 @@ class Desk:
 
     def _start_placed(self, request: Request, waiter: TaskWaiter) -> None:
         self._door.settle(waiter)
-        waiter.granted = False  # the place is the request's from here on
+        # the place, and the streams that are waited for, are the request's from here on
+        waiter.granted, waiter.seats = False, ()
         self._engine.start(request, placed=True)
 
     def _take_back(self, request: Request, waiter: TaskWaiter) -> None:

@@ -50,6 +50,7 @@ class Engine:
         seats: How many streams are open; the registry counts.
         ring: Wakes the worker; callable under the lock.
         concluded: Called under the lock with what is done, and the time.
+        forgotten: Whether this is a process that was forked from the pool's.
         evictions: The streams whose eviction callback runs.
     """
 
@@ -73,7 +74,7 @@ class Engine:
         self._filling = False
         self._quiet = threading.Condition(self.lock)
         self._shut: str | None = None
-        self._forgotten = False
+        self.forgotten = False
 
     # --- requests --------------------------------------------------------------------------
 
@@ -271,7 +272,7 @@ class Engine:
 
     def drain(self) -> None:
         """Run all that is queued, here or elsewhere, and wait for its end."""
-        while not self._forgotten:
+        while not self.forgotten:
             with self.lock:
                 if not self._scheduler.queued and self._leader is None:
                     return
@@ -288,13 +289,17 @@ class Engine:
 
     def forget(self) -> None:
         """In a process that was forked: the threads that held locks here are not in it."""
-        self._forgotten = True
+        self.forgotten = True
         self.lock = threading.Lock()
+        self._fill = threading.Condition(self.lock)
+        self._quiet = threading.Condition(self.lock)
         self._shut = "was made in the process from which this one was forked"
 
     # --- the lead --------------------------------------------------------------------------
 
     def _enqueue(self, request: Request, *, placed: bool) -> bool:
+        if placed:
+            _arrive(request)
         try:
             self.check(request.seats)
         except (PoolClosedError, StreamClosedError):
@@ -318,11 +323,14 @@ class Engine:
         rows = len(request.seats)
         if self._leader is not None or self._shut is not None:
             return False
+        if self.queue.contested and not placed:
+            return False
         if self._max_delay and rows < self.seats and rows < self._scheduler.max_batch:
             return False
         if not self._scheduler.take_alone(request):
             return False
         if placed:
+            _arrive(request)
             self.queue.leave(rows)
         request.arrived = monotonic()
         self._leader = request
@@ -483,6 +491,11 @@ class Engine:
     def _end_quiet(self) -> None:
         with self.lock:
             self._quiet.notify_all()
+
+
+def _arrive(request: Request) -> None:
+    for seat in request.seats:
+        seat.awaited -= 1
 
 
 def _wake(holds: Iterable[Request]) -> None:

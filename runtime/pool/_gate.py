@@ -11,6 +11,12 @@ import math
 import threading
 from collections import deque
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._scheduler import Seat
 
 
 class Waiter:
@@ -19,11 +25,13 @@ class Waiter:
     Attributes:
         amount: How many places.
         granted: Whether they are taken for this waiter.
+        seats: The streams that it has come for.
     """
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
         self.granted = False
+        self.seats: Sequence[Seat] = ()
 
     def wake(self) -> None:
         """Tell the waiter that `granted` is true, or that the gate has been shut."""
@@ -86,6 +94,11 @@ class Gate:
         self.limit = limit
         self.used = 0
         self._line: deque[Waiter] = deque()
+
+    @property
+    def contested(self) -> bool:
+        """Whether anybody waits for places."""
+        return bool(self._line)
 
     def enter(self, amount: int = 1) -> bool:
         """Take places if there are as many, and nobody waits for them."""

@@ -31,13 +31,20 @@ def joined(manifest: Manifest, requests: Sequence[Request]) -> list[Array]:
     outputs: list[Array] | None = None
     if some is not None and some.outputs is not None:
         axes = {tensor.name: tensor.batch_axis or 0 for tensor in manifest.outputs}
-        outputs = [
-            np.concatenate(
-                [_rows(request, some.outputs, i, axes[name]) for request in requests],
-                axes[name],
-            )
-            for i, name in enumerate(some.names)
-        ]
+        try:
+            outputs = [
+                np.concatenate(
+                    [_rows(request, some.outputs, i, axes[name]) for request in requests],
+                    axes[name],
+                )
+                for i, name in enumerate(some.names)
+            ]
+        except (ValueError, MemoryError) as error:
+            raise PartialRunError(
+                f"the streams have been stepped, and their outputs cannot be one array: {error}",
+                errors=failed,
+                outputs=[request.outputs for request in requests],
+            ) from error
     if failed:
         raise PartialRunError(
             f"{len(failed)} of {sum(len(request.seats) for request in requests)} streams failed; "

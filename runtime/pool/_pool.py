@@ -300,6 +300,8 @@ class StreamPool:
         self._worker.join()
 
     def _close(self, *, drain: bool) -> None:
+        if self._engine.forgotten:  # whatever waits, waits in another process
+            return
         self._engine.shut("is closed")
         if not drain:
             self._registry.fail_all()

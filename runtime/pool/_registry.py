@@ -148,11 +148,14 @@ class Registry:
         """Close all streams: the pool is closed."""
         with self._engine.lock:
             self.places.shut()
+            seats = list(self._seats.values())
             failed = [
                 request
-                for seat in list(self._seats.values())
+                for seat in seats
                 for request in self._leave(seat, "is closed: so is its pool")
             ]
+            self._engine.counts.totals["closed"] += len(seats)
+        self._reports.add("closed", len(seats))
         deliver(failed)
 
     def restore(self, streams: StreamStates) -> list[Seat]:
@@ -229,8 +232,8 @@ class Registry:
             seat = self._by_slot.get(slot)
             if seat is None or seat.closed or not self._last_used[slot] <= now - timeout:
                 return None
-            hold = self._engine.take_hold(seat)
-            if hold is None:  # it has requests
+            hold = None if seat.awaited else self._engine.take_hold(seat)
+            if hold is None:  # it has requests, or they wait for a place
                 self._last_used[slot] = now
             return hold
 

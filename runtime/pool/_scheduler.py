@@ -38,12 +38,14 @@ class Seat:
         slot: Its row of the slab.
         queue: Its requests that are not done, in order.
         closed: What became of it (`closed`, `evicted`); None while it is open.
+        awaited: How many of its callers wait for a place in the queue.
     """
 
     id: str
     slot: int
     queue: deque[Request] = field(default_factory=deque, repr=False)
     closed: str | None = None
+    awaited: int = 0
 
     def error(self) -> StreamClosedError:
         """Why the stream cannot be used."""

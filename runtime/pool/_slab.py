@@ -103,6 +103,13 @@ class Slab:
                     remedy="the state is as it was before the call",
                 )
 
+    def row(self, values: Sequence[Array], row: int) -> list[Array]:
+        """One row of such states, as views of one row each."""
+        return [
+            value[(*before, slice(row, row + 1))]
+            for value, before in zip(values, self._before, strict=True)
+        ]
+
     def commit(self, slots: Slots, rows: int, values: Sequence[Array], steps: Any) -> None:
         """Replace the states of these rows, and count their steps.
 

@@ -168,6 +168,18 @@ def test_two_inputs_and_some_of_the_outputs(zoo):
         np.testing.assert_array_equal(session.run(["y"], feed)[0], out["y"])
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_output_that_is_wanted_twice(zoo, in_place):
+    session, once = StatefulSession(zoo.lstm()), StatefulSession(zoo.lstm())
+    for seed in range(3):
+        x = zoo.sequence(seed=seed)
+        (expected,) = once.run(["y"], {"x": x})
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(x) if in_place else x
+        first, second = session.run(["y", "y"], {"x": value})
+        np.testing.assert_array_equal(first.numpy() if in_place else first, expected)
+        np.testing.assert_array_equal(second.numpy() if in_place else second, expected)
+
+
 def test_a_file_that_gives_other_sizes_than_it_says_still_runs(zoo):
     # `y` is said to be as long as `x`, and has but the last step
     data = zoo.short_output()

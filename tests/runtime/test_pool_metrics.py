@@ -123,6 +123,15 @@ EXPECTED = {
 }
 
 
+def test_streams_are_those_that_were_opened_and_have_not_left(ledger):
+    pool = StreamPool(ledger, capacity=4)
+    streams = [pool.open(str(i)) for i in range(3)]
+    streams[0].close()
+    pool.close()
+    stats = pool.stats()
+    assert (stats.opened, stats.closed, stats.streams) == (3, 3, 0)
+
+
 def test_the_record(exercised):
     pool, _, _ = exercised
     stats = pool.stats()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -158,6 +159,54 @@ def test_a_full_queue_refuses_or_waits(ledger):
         assert stream.steps == 3
         assert pool.stats().queued == 0
         assert pool._engine.queue.used == 0
+
+
+def test_who_comes_later_does_not_overtake_who_waits_for_a_place(ledger):
+    with StreamPool(ledger, capacity=4, max_queue=1) as pool:
+        held, first, later = (pool.open(key) for key in "abc")
+        with pool._engine.hold(held._seat):
+            queued = held.submit(None, {"x": one(1)})
+            assert later.run(None, {"x": one(3)})[0] == 3  # at once: it needs no place
+            thread, result = background(first.submit, None, {"x": one(2)}, wait=10)
+            until(lambda: pool._engine.queue._line)
+            with pytest.raises(QueueFullError):
+                later.run(None, {"x": one(4)})
+        thread.join(10)
+        assert result[0].result(10)[0] == 2
+        assert queued.result(10)[0] == 1
+        assert later.steps == 1
+
+
+def test_who_waits_for_a_place_is_not_idle(ledger):
+    with StreamPool(ledger, capacity=4, max_queue=1, idle_timeout=0.05) as pool:
+        held, waiting, idle = (pool.open(key) for key in "abc")
+        with pool._engine.hold(held._seat):
+            queued = held.submit(None, {"x": one(1)})
+            thread, result = background(waiting.submit, None, {"x": one(2)}, wait=10)
+            until(lambda: idle.closed)
+            time.sleep(0.2)
+            assert not waiting.closed
+        thread.join(10)
+        assert result[0].result(10)[0] == 2
+        assert queued.result(10)[0] == 1
+        until(lambda: waiting.closed)  # it is idle now
+
+
+@pytest.mark.parametrize("wait", [0.02, 10])
+def test_who_gives_up_waiting_for_a_place_is_idle_again(ledger, wait):
+    with StreamPool(ledger, capacity=4, max_queue=1, idle_timeout=0.1) as pool:
+        held, waiting = pool.open("a"), pool.open("b")
+        with pool._engine.hold(held._seat):
+            held.submit(None, {"x": one(1)})
+            thread, result = background(waiting.submit, None, {"x": one(2)}, wait=wait)
+            if wait > 1:
+                until(lambda: pool._engine.queue._line)
+                waiting.close()
+                pool._engine.queue.shut()
+            thread.join(10)
+            assert isinstance(result[0], PoolError)
+            assert waiting._seat.awaited == 0
+            until(lambda: waiting.closed)
 
 
 def test_run_many_larger_than_the_queue(ledger):
@@ -493,6 +542,31 @@ def child(pool, stream, results):
         except PoolError as error:
             results.put(str(error))
     pool.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_closing_in_a_forked_process_leaves_what_waits_in_this_one(ledger):
+    with StreamPool(ledger, capacity=4, max_delay=5) as pool:
+        streams = [pool.open("a"), pool.open("b"), pool.open("c")]
+        thread, result = background(streams[0].run, None, {"x": one(1)})
+        future = streams[1].submit(None, {"x": one(2)})
+        called = []
+        future.add_done_callback(lambda _: called.append(os.getpid()))
+        until(lambda: pool.stats().queued == 2)
+        child = os.fork()
+        if child == 0:  # no traceback of a failed assertion may leave it
+            status = 1
+            try:
+                pool.close()
+                pool.close(drain=False)
+                status = 0 if not future.done() and not called else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert streams[2].run(None, {"x": one(3)})[0] == 3
+        thread.join(10)
+        assert (result[0][0], future.result(10)[0]) == (1, 2)
+        assert called == [os.getpid()]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
