@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rnnonnx.errors import PoolClosedError, RunError, StreamClosedError
 
+from ._company import Company
 from ._deputy import Withdrawn, about_to_block
 from ._evictions import Evictions
 from ._gate import Gate
@@ -47,7 +48,7 @@ class Engine:
         lock: Protects everything but the running of a batch.
         queue: The places of the queue.
         counts: What has been counted.
-        seats: How many streams are open; the registry counts.
+        company: What batches wait for.
         ring: Wakes the worker; callable under the lock.
         concluded: Called under the lock with what is done, and the time.
         forgotten: Whether this is a process that was forked from the pool's.
@@ -60,18 +61,15 @@ class Engine:
         self.lock = threading.Lock()
         self.queue = Gate(limits.max_queue)
         self.counts = Counts()
-        self.seats = 0
+        self.company = Company(self.lock, scheduler, limits.max_delay)
         self.ring: Callable[[], None] = _nothing
         self.concluded: Callable[[Sequence[Request], float], None] = _nothing
         self.evictions = Evictions()
         self._scheduler = scheduler
         self._runner = runner
         self._reports = reports
-        self._max_delay = limits.max_delay
         self._leader: object = None
         self._exclusives: deque[ThreadReply] = deque()
-        self._fill = threading.Condition(self.lock)
-        self._filling = False
         self._quiet = threading.Condition(self.lock)
         self._shut: str | None = None
         self.forgotten = False
@@ -175,7 +173,7 @@ class Engine:
             else:
                 self._exclusives.append(reply)
                 reply.arm()
-                self.company_changed()
+                self.company.changed()
         try:
             about_to_block(reply.wake)
             while self._leader is not reply:
@@ -268,7 +266,7 @@ class Engine:
             if self._shut is None:
                 self._shut = why
                 self.queue.shut()
-                self.company_changed()
+                self.company.changed()
 
     def drain(self) -> None:
         """Run all that is queued, here or elsewhere, and wait for its end."""
@@ -282,16 +280,11 @@ class Engine:
                     continue
             self.lead()
 
-    def company_changed(self) -> None:
-        """Under the lock: a batch that waits for others may have none to wait for."""
-        if self._filling:
-            self._fill.notify()
-
     def forget(self) -> None:
         """In a process that was forked: the threads that held locks here are not in it."""
         self.forgotten = True
         self.lock = threading.Lock()
-        self._fill = threading.Condition(self.lock)
+        self.company.awaited = False
         self._quiet = threading.Condition(self.lock)
         self._shut = "was made in the process from which this one was forked"
 
@@ -310,8 +303,7 @@ class Engine:
             return False
         request.arrived = monotonic()
         self._scheduler.add(request)
-        if self._filling and self._is_enough():
-            self._fill.notify()
+        self.company.joined()
         return True
 
     def _take_alone(self, request: Request, *, placed: bool) -> bool:
@@ -325,9 +317,7 @@ class Engine:
             return False
         if self.queue.contested and not placed:
             return False
-        if self._max_delay and rows < self.seats and rows < self._scheduler.max_batch:
-            return False
-        if not self._scheduler.take_alone(request):
+        if self.company.needed(rows) or not self._scheduler.take_alone(request):
             return False
         if placed:
             _arrive(request)
@@ -345,7 +335,7 @@ class Engine:
             if self.can_lead():
                 self._pass_on()
             self._quiet.notify_all()
-            self.company_changed()
+            self.company.changed()
         return removed
 
     def _claim(self, me: object) -> bool:
@@ -454,18 +444,7 @@ class Engine:
 
     def _collect(self) -> list[Request]:
         """Under the lock: the next batch, once there is company enough for the first in line."""
-        while self._max_delay and self._shut is None and not self._exclusives:
-            oldest = self._scheduler.oldest()
-            if oldest is None or self._is_enough():
-                break
-            pause = oldest.arrived + self._max_delay - monotonic()
-            if pause <= 0:
-                break
-            self._filling = True
-            try:
-                self._fill.wait(pause)
-            finally:
-                self._filling = False
+        self.company.wait(lambda: self._shut is None and not self._exclusives)
         waiting = self._scheduler.queued
         taken = self._scheduler.take()
         self.queue.leave(waiting - self._scheduler.queued)
@@ -478,10 +457,6 @@ class Engine:
             self._strike_out(cancelled, monotonic())
             return [request for request in taken if request not in cancelled]
         return taken
-
-    def _is_enough(self) -> bool:
-        """Whether nobody else can join the batch: it is full, or every stream waits already."""
-        return self._scheduler.ready >= self.seats or self._scheduler.is_full()
 
     def _strike_out(self, requests: Sequence[Request], now: float) -> None:
         """Under the lock: these are done; their streams go on."""

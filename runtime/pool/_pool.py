@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class StreamPool:
     """Holds the states of many streams and steps whichever are ready as one batch.
 
-    Streams are opened by an id, and each is then used like a `StatefulSession` of batch size
+    Streams are opened by an id, and each is then stepped like a `StatefulSession` of batch size
     1, from any thread or asyncio loop. A stream is never in two batches at once, its requests
     take effect in their order, and the stream that has waited longest is in the next batch.
     After an error a stream's state is as it was, and the other streams of its batch go on.

@@ -327,7 +327,7 @@ class Registry:
         seat = Seat(key, slot)
         self._seats[key] = self._by_slot[seat.slot] = seat
         self._last_used[seat.slot] = monotonic()
-        self._engine.seats += 1
+        self._engine.company.streams += 1
         self._engine.counts.totals["opened"] += 1
         return seat
 
@@ -335,8 +335,8 @@ class Registry:
         """Close a stream; its row is free once nothing of it is in a batch or held."""
         seat.closed = why
         del self._seats[seat.id]
-        self._engine.seats -= 1
-        self._engine.company_changed()
+        self._engine.company.streams -= 1
+        self._engine.company.changed()
         self._leaving.append(seat)
         failed = self._engine.fail(list(seat.queue), lambda _request: seat.error())
         self._vacate()

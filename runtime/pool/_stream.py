@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """One stream of a pool: what a `StatefulSession` of batch size 1 is, for a `StreamPool`.
+    """One stream of a pool, stepped like a `StatefulSession` of batch size 1.
 
     Arrays have the batch axis, `[1, time, ...]`. Requests of one stream take effect in the order in
     which they were made, whichever method made them. Any thread may use a stream.

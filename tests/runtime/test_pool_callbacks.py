@@ -108,7 +108,7 @@ def test_a_delay_ends_with_the_company_that_it_is_for(ledger):
             thread = threading.Thread(target=stream, args=(ONE,))
             started = time.monotonic()
             thread.start()
-            until(lambda: pool._engine._filling)
+            until(lambda: pool._engine.company.awaited)
             end()
             thread.join(20)
             assert time.monotonic() - started < 2

@@ -248,7 +248,9 @@ def test_a_leader_that_is_interrupted_puts_back_what_others_wait_for(zoo):
             results = []
 
             def join(results=results):
-                while not pool._engine._filling:  # the main thread leads, and waits for company
+                while (
+                    not pool._engine.company.awaited
+                ):  # the main thread leads, and waits for company
                     time.sleep(0.001)
                 threading.Timer(0.003, os.kill, (os.getpid(), signal.SIGINT)).start()
                 results.append(other(x))
