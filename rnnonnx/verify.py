@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._parity import ParityReport, TensorError, Tensors
+from ._parity import Tensors
+from ._parity_report import ParityReport, TensorError
 
 if TYPE_CHECKING:
     import os
