@@ -19,7 +19,7 @@ import tensorflow as tf
 from rnnonnx.errors import ExportError, UnsupportedLayerError
 
 from ._dtypes import refuse_bfloat16
-from ._layers import LayerTable, is_recurrent
+from ._layers import LayerTable, is_recurrent, upwards
 from ._registry import load_lowerings
 from ._seams import patched
 from ._signature import Signature, output_names
@@ -29,6 +29,7 @@ from ._wording import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._layers import LayerEntry
     from ._states import LiftedState, StatefulCall
 
 
@@ -46,6 +47,7 @@ class Trace:
             smallest table that it reaches.
         wide: Layers that look beyond a step of the sequence and have no state for it, by path,
             and what they do.
+        taps: The layers whose outputs come after the new states, if they were asked for.
     """
 
     function: Any
@@ -54,6 +56,7 @@ class Trace:
     declined: dict[str, str]
     lookups: dict[int, int]
     wide: dict[str, str]
+    taps: tuple[LayerEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def capture(
     lowering: bool,
     opset: int,
     batch: int | None = None,
+    taps: bool = False,
 ) -> Trace:
     """Trace the model as a function of its inputs and states.
 
@@ -169,12 +173,15 @@ def capture(
             the reference.
         opset: The ONNX opset that lowerings may use.
         batch: The batch size of the states; None if dynamic.
+        taps: Whether the function gives the output of every layer, too; of a layer with several
+            the first.
 
     Raises:
         UnsupportedLayerError: Keras cannot trace the model with these shapes.
     """
     tracer = Tracer(table, load_lowerings(), opset, lowering)
     names: list[str] = []
+    tapped: list[tuple[LayerEntry, Any]] = []
     specs = _input_specs(signature, shapes)
     specs += [
         tf.TensorSpec(
@@ -205,6 +212,8 @@ def capture(
                 results.append(scope.get_current_value(state.variable))
             else:
                 results.append(finals[state.name])
+        tapped[:] = _taps(tracer) if taps else []
+        results += [tensor for _, tensor in tapped]
         if not lowering:
             results.append(tf.reduce_min(tf.stack([1, *tracer.steps])))
         return [tf.identity(tf.convert_to_tensor(result)) for result in results]
@@ -219,8 +228,26 @@ def capture(
 
     function = _trace(tracer, step, specs)
     return Trace(
-        function, tuple(names), tracer.markers, tracer.declined, tracer.lookups, tracer.wide
+        function,
+        tuple(names),
+        tracer.markers,
+        tracer.declined,
+        tracer.lookups,
+        tracer.wide,
+        tuple(entry for entry, _ in tapped),
     )
+
+
+def _taps(tracer: Tracer) -> list[tuple[LayerEntry, Any]]:
+    """The first output of each call of a layer, in the order in which they were computed."""
+    found = []
+    for entry, outputs in tracer.made:
+        if any(is_recurrent(holder.layer) for holder in upwards(entry.parent)):
+            continue  # a cell: it is called once to see what it gives, beside its loop
+        first = next(iter(keras.tree.flatten(outputs)), None)
+        if isinstance(first, tf.Tensor) and first.graph is tracer.graph:
+            found.append((entry, first))
+    return found
 
 
 def _pack_calls(tracer: Tracer, states: Sequence[LiftedState], values: Sequence[Any]) -> None:

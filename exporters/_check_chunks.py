@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rnnonnx._parity import Recorder, Step
+from rnnonnx._parity import Recorder, Step, Where
 from rnnonnx.manifest import TIME
 
 from ._steps import both_run
@@ -47,8 +47,8 @@ def check_chunks(subject: Subject, candidate: Step, recorder: Recorder) -> None:
         parts.append([outputs[tensor.name] for tensor in manifest.outputs])
     got = joined(parts, [tensor.time_axis for tensor in manifest.outputs])
     named = dict(zip([tensor.name for tensor in manifest.outputs], got, strict=True))
-    where = f"chunks of {list(_SIZES)} against the whole, batch {batch}"
-    alone = Recorder(recorder.tolerance)
+    where = Where(f"chunks of {list(_SIZES)} against the whole", batch)
+    alone = Recorder(recorder.tolerance, (), recorder.precision, recorder.axes)
     alone.compare("output", expected, named, where)
     require_same(alone, subject.suspects)
     recorder.compare("output", expected, named, where)

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rnnonnx._parity import Where
+
 from ._layers import LayerTable, is_recurrent
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) ->
             named = dict(zip(subject.step.outputs, flat, strict=True))
             expected = {t.name: named[t.name] for t in subject.step.manifest.outputs}
             got, states = candidate(inputs, states)
-            where = f"the Keras model itself, batch {batch}, call {call + 1}"
+            where = Where("the Keras model itself", batch, call + 1)
             recorder.compare("output", expected, got, where)
             recorder.calls += 1
             variables = {state.name: np.asarray(state.variable) for state in held}

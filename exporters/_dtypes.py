@@ -15,13 +15,13 @@ import tensorflow as tf
 from rnnonnx.errors import UnsupportedLayerError
 
 from ._compat import private
-from ._layers import is_recurrent
+from ._layers import is_recurrent, upwards
 from ._wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ._layers import LayerEntry, LayerTable
+    from ._layers import LayerTable
 
 FLOAT32_TOLERANCE = 1e-5
 # NOTE: measured, in units of float16's precision: up to 1.8 for LSTM, GRU and SimpleRNN of 4 to
@@ -53,7 +53,7 @@ def refuse_float64(table: LayerTable) -> None:
         UnsupportedLayerError: There is such a layer.
     """
     for entry in table:
-        recurrent = any(is_recurrent(above.layer) for above in _upwards(entry))
+        recurrent = any(is_recurrent(above.layer) for above in upwards(entry))
         if recurrent and entry.layer.compute_dtype == "float64":
             raise UnsupportedLayerError(
                 f"layer {entry.path!r} computes in float64, in which ONNX Runtime does not run "
@@ -129,10 +129,3 @@ def _operations(graph: Any) -> Iterator[Any]:
                         # the only way to a function by its name
                         function = private(graph, "_get_function")(called.name)
                         yield from _operations(function.graph)
-
-
-def _upwards(entry: LayerEntry | None) -> Iterator[LayerEntry]:
-    """A layer and those that hold it."""
-    while entry is not None:
-        yield entry
-        entry = entry.parent

@@ -71,3 +71,10 @@ class LayerTable:
 def is_recurrent(layer: Any) -> bool:
     """Whether a layer runs a cell over time, as `keras.layers.RNN` and its subclasses do."""
     return isinstance(layer, keras.layers.RNN)
+
+
+def upwards(entry: LayerEntry | None) -> Iterator[LayerEntry]:
+    """A layer and those that hold it."""
+    while entry is not None:
+        yield entry
+        entry = entry.parent

@@ -94,9 +94,14 @@ class Sampler:
         self.has_data = data is not None
         # whether integers that no Embedding looks up may be negative
         self.signed = False
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         if data is not None:
             _check_data(signature, self._data)
+
+    def restart(self) -> None:
+        """Draw the same values again from here on."""
+        self._random = np.random.default_rng(self._seed)
 
     def sizes(self, dims: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """The sizes of the caller's data, by (input position, axis)."""

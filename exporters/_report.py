@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from rnnonnx._parity import ParityReport
+    from rnnonnx._parity_report import ParityReport
     from rnnonnx.manifest import Manifest
 
     from ._layers import LayerEntry, LayerTable

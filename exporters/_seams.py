@@ -56,7 +56,7 @@ def patched(tracer: Tracer) -> Iterator[None]:
                     remedy="do not export a model from inside of one of its own layers",
                 )
             patches: dict[str, Any] = {
-                "call": _call_seam(tracer, entry, layer.call),
+                "call": _noted(tracer, entry, _call_seam(tracer, entry, layer.call)),
                 "compute_mask": _in_scope(entry, layer.compute_mask),
             }
             if is_recurrent(layer):
@@ -134,6 +134,19 @@ def _call_seam(tracer: Tracer, entry: LayerEntry, call: Callable[..., Any]) -> C
             tracer.frames.pop()
 
     return seam
+
+
+def _noted(tracer: Tracer, entry: LayerEntry, seam: Callable[..., Any]) -> Callable[..., Any]:
+    """The seam of a call, whose outputs the tracer remembers."""
+
+    @functools.wraps(seam)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        outputs = seam(*args, **kwargs)
+        if tracer.at_top():
+            tracer.made.append((entry, outputs))
+        return outputs
+
+    return noted
 
 
 def _lowering(tracer: Tracer, layer: Any) -> Lowering | None:

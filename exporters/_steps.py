@@ -76,17 +76,23 @@ class KerasStep:
         results, finals = self.reference.run(
             [feed[name] for name in self.inputs], [states[state.name] for state in lifted]
         )
-        named = dict(zip(self.outputs, results, strict=True))
-        new = {state.name: value for state, value in zip(lifted, finals, strict=True)}
+        return self.named([*results, *finals])
+
+    def named(self, results: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's outputs, then its lifted states, under the manifest's names."""
+        count = len(self.outputs)
+        named = dict(zip(self.outputs, results[:count], strict=True))
+        lifted = self.manifest.states[: len(self.reference.states)]
+        new = {state.name: value for state, value in zip(lifted, results[count:], strict=True)}
         for state in self.manifest.states[len(lifted) :]:
             new[state.name] = named.pop(state.output)
         return named, new
 
 
 class OnnxStep:
-    """The written file as a step function, run by raw ONNX Runtime on the CPU."""
+    """A file, or its content, as a step function, run by raw ONNX Runtime on the CPU."""
 
-    def __init__(self, model: bytes, manifest: Manifest) -> None:
+    def __init__(self, model: bytes | str, manifest: Manifest) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, not printed
         try:

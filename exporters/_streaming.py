@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from rnnonnx._parity import Recorder
+from rnnonnx._parity import Recorder, Where
 from rnnonnx.errors import UnsupportedLayerError
 from rnnonnx.manifest import TIME
 
@@ -69,7 +69,7 @@ def require_streams(found: Study, table: LayerTable, tolerance: float | None) ->
         tolerance = default_tolerance(float16_layers(reference.trace.function.graph, table))
     recorder = Recorder(tolerance)
     for name, want, have in zip(reference.trace.outputs, expected, got, strict=True):
-        recorder.compare("output", {name: want}, {name: have}, "Keras in chunks")
+        recorder.compare("output", {name: want}, {name: have}, Where("Keras in chunks"))
     require_same(recorder, found.suspects)
 
 

@@ -81,6 +81,7 @@ class Tracer:
         wide: Layers that look beyond a step of the sequence and have no state for it, by path,
             and what they do.
         frames: The calls that are under way, the innermost last.
+        made: What each call of a layer gave, at the top level of the trace.
     """
 
     table: LayerTable
@@ -99,6 +100,7 @@ class Tracer:
     steps: list[Any] = field(default_factory=list)
     wide: dict[str, str] = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
+    made: list[tuple[LayerEntry, Any]] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
     _counts: dict[int, int] = field(default_factory=dict)
 

@@ -7,10 +7,15 @@ are functions of inputs and states, so that neither can hide state from the comp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from ._parity_report import Kind, ParityReport, Place, TensorError
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Tensors: TypeAlias = Mapping[str, Array]
@@ -19,71 +24,88 @@ Step: TypeAlias = Callable[[Tensors, Tensors], tuple[dict[str, Array], dict[str,
 
 
 @dataclass(frozen=True, slots=True)
-class TensorError:
-    """How far one output or state is off, at worst, over all calls.
+class Where:
+    """The call that a comparison belongs to.
 
     Attributes:
-        name: Name of the output or state.
-        kind: Which of the two.
-        max_abs: Largest absolute difference.
-        max_rel: Largest difference divided by the expected magnitude, where that exceeds 1.
-        where: Batch size, call and index of the largest absolute difference.
-        ok: Whether every value is within `tolerance * max(1, |expected|)`.
+        check: Which check it is part of, in words; empty for plain consecutive calls.
+        batch: The batch size; 0 where none is told.
+        call: Which consecutive call, from 1; 0 where none is told.
     """
 
-    name: str
-    kind: Literal["output", "state"]
-    max_abs: float
-    max_rel: float
-    where: str
-    ok: bool
+    check: str = ""
+    batch: int = 0
+    call: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.check]
+        parts += [f"batch {self.batch}"] if self.batch else []
+        parts += [f"call {self.call}"] if self.call else []
+        return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True, slots=True)
-class ParityReport:
-    """What a parity run compared and found.
+class Observation:
+    """One comparison of one tensor, with the difference of every value.
 
     Attributes:
-        errors: One entry an output, then one a state, in the manifest's order.
-        tolerance: The bound on `|got - expected| / max(1, |expected|)`.
-        batches: Batch sizes that were run.
-        lengths: Lengths of the chunks that were run.
-        calls: Consecutive calls, with carried state, in all.
-        checks: What was compared with what.
-        notes: What was left out or done otherwise, and why.
-        float16: What computes in float16, whose rounding both sides do at other places.
+        kind: Output or state.
+        name: Its name.
+        want: The reference's array.
+        distance: Absolute differences, float64, of the same shape: infinite where one side alone
+            is no number.
+        relative: `distance / max(1, |want|)`.
+        where: The call.
     """
 
-    errors: tuple[TensorError, ...]
-    tolerance: float
-    batches: tuple[int, ...]
-    lengths: tuple[int, ...]
-    calls: int
-    checks: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    float16: tuple[str, ...] = ()
+    kind: Kind
+    name: str
+    want: Array
+    distance: Array
+    relative: Array
+    where: Where
 
-    @property
-    def ok(self) -> bool:
-        """Whether everything is within the tolerance."""
-        return all(error.ok for error in self.errors)
 
-    @property
-    def max_abs(self) -> float:
-        """The largest absolute difference of all."""
-        return max((error.max_abs for error in self.errors), default=0.0)
+Axes: TypeAlias = Mapping[tuple[str, str], tuple[str, ...]]
+"""The names of the axes of tensors, by kind and name."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return {"ok": self.ok, "max_abs": self.max_abs, **asdict(self)}
+
+def axis_names(manifest: Manifest) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What the axes of a file's outputs and states are called in words."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for tensor in manifest.outputs:
+        named = {tensor.batch_axis: "row", tensor.time_axis: "step"}
+        found["output", tensor.name] = _named(len(tensor.shape), named)
+    for state in manifest.states:
+        found["state", state.name] = _named(len(state.shape), {state.batch_axis: "row"})
+    return found
+
+
+def _named(rank: int, known: Mapping[int | None, str]) -> tuple[str, ...]:
+    others = [axis for axis in range(rank) if axis not in known]
+    words: dict[int | None, str] = {**known, **dict.fromkeys(others[-1:], "unit")}
+    return tuple(words.get(axis, f"axis {axis}") for axis in range(rank))
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Collects differences and keeps the worst of each tensor."""
+    """Collects differences and keeps the worst of each tensor.
+
+    Attributes:
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`.
+        float16: What computes in float16.
+        precision: The lower precision than Keras's that the file computes in, if it does.
+        axes: The names of the tensors' axes; others are told by their numbers.
+        engine: What is compared with the reference.
+        listener: Called with every comparison whose shapes and dtypes agree.
+    """
 
     tolerance: float
     float16: tuple[str, ...] = ()
+    precision: str = ""
+    axes: Axes = field(default_factory=dict)
+    engine: str = ""
+    listener: Callable[[Observation], None] | None = None
     batches: set[int] = field(default_factory=set)
     lengths: set[int] = field(default_factory=set)
     calls: int = 0
@@ -91,31 +113,25 @@ class Recorder:
     notes: list[str] = field(default_factory=list)
     _worst: dict[tuple[str, str], TensorError] = field(default_factory=dict)
 
-    def compare(
-        self,
-        kind: Literal["output", "state"],
-        expected: Tensors,
-        got: Tensors,
-        where: str,
-    ) -> None:
+    @property
+    def by_tensor(self) -> bool:
+        """Whether a difference counts by the largest value of its tensor, and not by its own.
+
+        In int8 a product is as inexact as its largest terms, also where they cancel out.
+        """
+        return self.precision == "int8"
+
+    def compare(self, kind: Kind, expected: Tensors, got: Tensors, where: Where) -> None:
         """Compare tensors by name; shape and dtype count, and NaN equals NaN."""
         for name, want in expected.items():
-            self._keep(_difference(kind, name, want, got[name], where, self.tolerance))
+            self._keep(self._difference(kind, name, want, got[name], where))
 
     def _keep(self, new: TensorError) -> None:
         old = self._worst.get((new.kind, new.name))
-        if old is None:
-            self._worst[new.kind, new.name] = new
-            return
-        worse = new if new.max_abs > old.max_abs else old
-        self._worst[new.kind, new.name] = TensorError(
-            new.name,
-            new.kind,
-            worse.max_abs,
-            max(new.max_rel, old.max_rel),
-            worse.where,
-            ok=old.ok and new.ok,
-        )
+        if old is not None:
+            worse = new if new.max_abs > old.max_abs else old
+            new = replace(worse, max_rel=max(new.max_rel, old.max_rel), ok=old.ok and new.ok)
+        self._worst[new.kind, new.name] = new
 
     def report(self) -> ParityReport:
         """What has been found so far."""
@@ -129,34 +145,76 @@ class Recorder:
             checks=tuple(self.checks),
             notes=tuple(dict.fromkeys(self.notes)),
             float16=self.float16,
+            precision=self.precision,
+        )
+
+    def _difference(
+        self, kind: Kind, name: str, want: Array, got: Array, where: Where
+    ) -> TensorError:
+        def told(
+            distance: float, relative: float, at: str, place: Place | None, *, ok: bool
+        ) -> TensorError:
+            kept = (self.engine, str(got.dtype), got.shape)
+            return TensorError(name, kind, distance, relative, at, ok, *kept, place)
+
+        if want.shape != got.shape or want.dtype != got.dtype:
+            have = f"{got.dtype}{list(got.shape)}, expected {want.dtype}{list(want.shape)}"
+            at = ": ".join(filter(None, (str(where), have)))
+            return told(np.inf, np.inf, at, None, ok=False)
+        if want.size == 0:
+            return told(0.0, 0.0, str(where), None, ok=True)
+        distance, relative = differences(want, got, by_tensor=self.by_tensor)
+        if self.listener is not None:
+            self.listener(Observation(kind, name, want, distance, relative, where))
+        worst = np.unravel_index(int(np.argmax(distance)), distance.shape)
+        axes = self.axes.get((kind, name), ())
+        axes = axes if len(axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
+        index = {axis: int(number) for axis, number in zip(axes, worst, strict=True)}
+        place = Place(where.batch, where.call, index, float(want[worst]), float(got[worst]))
+        return told(
+            float(distance.max()),
+            float(relative.max()),
+            ", ".join(filter(None, (str(where), str(place)))),
+            place,
+            ok=bool((relative <= self.tolerance).all()),
         )
 
 
-def _difference(
-    kind: Literal["output", "state"], name: str, want: Array, got: Array, where: str, bound: float
-) -> TensorError:
-    if want.shape != got.shape or want.dtype != got.dtype:
-        place = f"{where}: {got.dtype}{list(got.shape)}, expected {want.dtype}{list(want.shape)}"
-        return TensorError(name, kind, float("inf"), float("inf"), place, ok=False)
-    if want.size == 0:
-        return TensorError(name, kind, 0.0, 0.0, where, ok=True)
+def compare_one(want: Array, got: Array, tolerance: float, *, name: str = "") -> TensorError:
+    """How far one array is from another; as `Recorder.compare` judges it.
+
+    Args:
+        want: What is right.
+        got: What came.
+        tolerance: Largest difference allowed, relative to `max(1, |want|)`.
+        name: What it is called.
+    """
+    recorder = Recorder(tolerance)
+    recorder.compare("output", {name: want}, {name: got}, Where())
+    (error,) = recorder.report().errors
+    return error
+
+
+def differences(want: Array, got: Array, *, by_tensor: bool = False) -> tuple[Array, Array]:
+    """Absolute differences, and those divided by `max(1, |want|)`, as float64.
+
+    NaN equals NaN, and infinity itself; NaN on one side alone is infinitely far.
+
+    Args:
+        want: The reference's array.
+        got: The other's, of the same shape.
+        by_tensor: Whether to divide by the largest `|want|`, and not by each one.
+    """
     wide, other = want.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore"):
         distance = np.abs(wide - other)
-    same = (wide == other) | (np.isnan(wide) & np.isnan(other))
-    distance = np.where(same, 0.0, np.where(np.isnan(distance), np.inf, distance))
-    with np.errstate(invalid="ignore"):
-        relative = np.where(same, 0.0, distance / np.maximum(1.0, np.abs(wide)))
-    index = np.unravel_index(int(np.argmax(distance)), distance.shape)
-    place = f"{where}, index {[int(i) for i in index]}"
-    return TensorError(
-        name,
-        kind,
-        float(distance.max()),
-        float(relative.max()),
-        place,
-        ok=bool((relative <= bound).all()),
-    )
+        same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+        distance = np.where(same, 0.0, np.where(np.isnan(distance), np.inf, distance))
+        size = np.abs(wide)
+        if by_tensor:
+            size = size.max(where=np.isfinite(size), initial=0.0)
+        relative = np.where(same, 0.0, distance / np.maximum(1.0, size))
+    return distance, relative
 
 
 def run_calls(
@@ -183,7 +241,7 @@ def run_calls(
     for number, inputs in enumerate(calls, start=1):
         expected, left = reference(inputs, left)
         got, right = candidate(inputs, right)
-        where = f"batch {batch}, call {number}"
+        where = Where("", batch, number)
         recorder.compare("output", expected, got, where)
         recorder.compare("state", left, right, where)
         recorder.calls += 1

@@ -88,6 +88,18 @@ class ParityError(RnnonnxError):
     """The ONNX file does not compute what Keras computes, within the tolerance."""
 
 
+class ParityAssertionError(ParityError, AssertionError):
+    """`rnnonnx.testing.assert_parity` has failed: a test that calls it fails as by an assertion.
+
+    Attributes:
+        report: The whole `ParityReport`.
+    """
+
+    def __init__(self, message: str, *, report: object) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class InputError(RnnonnxError, ValueError):
     """An input's name, rank, shape, dtype or batch size is wrong. No state has changed."""
 

@@ -32,16 +32,19 @@ def start_tensorflow(purpose: str = "this program") -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     warnings.filterwarnings("ignore")
-    with _silent_stderr():
+    with silent_stderr():
         require("tensorflow", extra="export", purpose=purpose)
         require("keras", extra="export", purpose=purpose)
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr(*, tell: bool = True) -> Iterator[None]:
     """Hold back what is written to file descriptor 2; give it out if the block fails.
 
     An interrupt is no failure that the log could explain.
+
+    Args:
+        tell: Whether to give it out at all.
 
     NOTE: absl logs a few lines (oneDNN, the CUDA stub) straight to the descriptor before its
     log level can be set: no environment variable reaches them (TensorFlow 2.21).
@@ -60,6 +63,6 @@ def _silent_stderr() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
-            if failed:
+            if failed and tell:
                 held.seek(0)
                 os.write(2, held.read())

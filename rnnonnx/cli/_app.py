@@ -96,6 +96,8 @@ app.command(
     epilog=_examples(
         "rnnonnx verify model.keras model.onnx",
         "rnnonnx verify model.keras model.onnx --data samples.npz --calls 5 --tolerance 1e-6",
+        "rnnonnx verify model.keras model.onnx --against all --steps 10000 --html report.html",
+        "rnnonnx verify model.keras model.onnx --against rnnonnx,openvino --junit parity.xml",
     )
 )(verify)
 app.command(

@@ -11,6 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rnnonnx._parity_report import ParityReport
     from rnnonnx.manifest import Dim, Manifest
 
 
@@ -48,25 +49,68 @@ def state_table(manifest: Manifest) -> Table | Text:
     return made
 
 
-def parity_table(report: Any) -> Table:
+def parity_table(report: ParityReport) -> Table:
     """A `ParityReport`: an error per output and per state, beside the tolerance."""
     title = (
         f"Parity with Keras: {report.calls} calls, batch {_listed(report.batches)},"
         f" length {_listed(report.lengths)}, tolerance {report.tolerance:g}"
     )
-    made = table(
-        title, "Tensor", "Kind", "Max abs", "Max rel", "Where", right=["Max abs", "Max rel"]
-    )
+    several = len({error.engine for error in report.errors}) > 1
+    columns = ["Tensor", "Kind", "Max abs", "Max rel", "Where"]
+    made = table(title, *(["Engine"] if several else []), *columns, right=["Max abs", "Max rel"])
     for error in report.errors:
-        style = "green" if error.ok else "bold red"
         made.add_row(
+            *([error.engine] if several else []),
             error.name,
             error.kind,
-            Text(f"{error.max_abs:.2e}", style),
+            _judged(error.max_abs, ok=error.ok),
             f"{error.max_rel:.2e}",
             str(error.where),
         )
     return made
+
+
+def drift_table(report: ParityReport) -> Table:
+    """How the errors go on over a long stream."""
+    numbers = ["First tenth", "Last tenth", "Max abs", "At step"]
+    made = table(
+        f"Drift over {report.drift[0].steps} steps, in calls of {report.drift[0].chunk}",
+        *("Engine", "Tensor"),
+        *numbers,
+        right=numbers,
+    )
+    for line in report.drift:
+        made.add_row(
+            line.engine,
+            line.name,
+            f"{line.first_tenth:.2e}",
+            f"{line.last_tenth:.2e}",
+            _judged(line.max_abs, ok=line.ok),
+            str(line.at_step),
+        )
+    return made
+
+
+def layer_error_table(report: ParityReport) -> Table:
+    """How far every layer is off in the file."""
+    made = table("Layers of the file", "Layer", "Class", "Max abs", "Departs", right=["Max abs"])
+    for line in report.layers:
+        place = "" if not line.call else f"call {line.call}"
+        place += "" if line.step is None else f", step {line.step}"
+        place += f", state {line.state}" if line.state else ""
+        made.add_row(
+            line.layer,
+            line.type,
+            _judged(line.max_abs, ok=line.ok is not False) if line.value else Text("-", "dim"),
+            Text(place, "red")
+            if line.call
+            else Text("" if line.value else "not in the graph", "dim"),
+        )
+    return made
+
+
+def _judged(error: float, *, ok: bool) -> Text:
+    return Text(f"{error:.2e}", "green" if ok else "bold red")
 
 
 def _listed(values: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 (typer reads the annotations)
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from . import _parse
 from ._console import print_json, progress, show
 from ._errors import PARITY_FAILED, guarded
 from ._options import AllowUnsafe, CustomObjects, Tolerance, Weights  # noqa: TC001 (typer)
+from ._places import Kept, check_distinct, check_file
+
+if TYPE_CHECKING:
+    from rnnonnx.verify import ParityReport
 
 
 @guarded
@@ -32,7 +36,32 @@ def verify(
     calls: Annotated[
         int, typer.Option(min=1, help="Consecutive calls, state carried from one to the next.")
     ] = 3,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Engines to compare with Keras: rnnonnx (the default), onnxruntime, openvino,"
+            " torch, tflite; or all that can run.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also stream so many steps, and tell how the error goes on."),
+    ] = None,
+    layers: Annotated[
+        bool | None,
+        typer.Option(
+            "--layers/--no-layers",
+            help="Compare the output of every layer. Default: where the file departs, or --html.",
+        ),
+    ] = None,
     tolerance: Tolerance = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as JUnit XML, for CI.")
+    ] = None,
     weights: Weights = None,
     custom_objects: CustomObjects = None,
     allow_unsafe: AllowUnsafe = False,
@@ -42,6 +71,16 @@ def verify(
 
     Exits with 0 if every difference is within the tolerance, with 1 if not.
     """
+    from rnnonnx.verify import plan_engines, require_html, write_html, write_junit
+
+    plan_engines(against)
+    _check_places(
+        {"the model": model, "the ONNX file": file, "--data": data, "--weights": weights},
+        html,
+        junit,
+    )
+    if html is not None:
+        require_html()
     arrays = None
     if data is not None:
         from ._streams import read_npz
@@ -54,7 +93,7 @@ def verify(
         start_tensorflow("comparing with Keras")
         from rnnonnx.verify import verify as compare
 
-        report("comparing with Keras")
+        report("loading the model")
         result = compare(
             str(model),
             file,
@@ -64,24 +103,60 @@ def verify(
             weights=weights,
             custom_objects=_parse.custom_objects(custom_objects or []),
             safe_mode=not allow_unsafe,
+            against=against,
+            steps=steps,
+            layers=True if layers is None and html is not None else layers,
+            progress=report,
         )
+    if html is not None:
+        write_html(result, html)
+    if junit is not None:
+        write_junit(result, junit)
     if as_json:
         print_json(result.to_dict())
     else:
-        from rich.text import Text
-
-        from ._tables import parity_table
-
-        show(parity_table(result))
-        for line in result.checks:
-            show(Text(f"compared: {line}", "dim"))
-        if result.float16:
-            show(Text(f"float16: {', '.join(result.float16)}", "dim"))
-        verdict = (
-            Text("equal", "bold green") if result.ok else Text("NOT equal", "bold red")
-        ) + Text(
-            f": largest difference {result.max_abs:.2e}, tolerance {result.tolerance:g}", "default"
-        )
-        show(verdict)
+        _show(result)
     if not result.ok:
         raise typer.Exit(PARITY_FAILED)
+
+
+def _check_places(read: dict[str, Path | None], html: Path | None, junit: Path | None) -> None:
+    """Know before the work whether the reports can be written, and over nothing that is read."""
+    kept = Kept(read)
+    for target, option in ((html, "--html"), (junit, "--junit")):
+        if target is not None:
+            kept.check(target)
+            check_file(target, option)
+    if html is not None and junit is not None:
+        check_distinct(html, "--html", junit, "--junit")
+
+
+def _show(result: ParityReport) -> None:
+    from rich.text import Text
+
+    from ._tables import drift_table, layer_error_table, parity_table
+
+    show(parity_table(result))
+    if result.drift:
+        show(drift_table(result))
+    if result.layers:
+        show(layer_error_table(result))
+    for engine in result.engines:
+        if engine.not_run:
+            show(Text(f"not run: {engine.name}: {engine.not_run}", "yellow"))
+    for line in result.checks:
+        show(Text(f"compared: {line}", "dim"))
+    if result.float16:
+        show(Text(f"float16: {', '.join(result.float16)}", "dim"))
+    if result.departure is not None:
+        show(Text(str(result.departure), "bold red"))
+        show(*(Text(f"  {weight}") for weight in result.departure.weights))
+    verdict = Text("equal", "bold green") if result.ok else Text("NOT equal", "bold red")
+    show(
+        verdict
+        + Text(
+            f": largest difference {result.max_abs:.2e}, tolerance {result.tolerance:g}"
+            f" ({result.budget})",
+            "default",
+        )
+    )

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from rnnonnx._parity import compare_one
 from rnnonnx.exporters import export
 from rnnonnx.manifest import METADATA_KEY, Manifest
 
@@ -243,15 +244,11 @@ class Group:
                 self._compare(config, f"{where}, a state", got, expected)
 
     def _compare(self, config, where, got, expected):
-        expected = np.asarray(expected)
-        if got.shape != expected.shape or got.dtype != expected.dtype:
-            error = f"{got.dtype}{got.shape}, not {expected.dtype}{expected.shape}"
-            self.errors.append(f"{config.title}: {where}: {error}")
-            return
-        worst = np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0)
-        self.largest = max(self.largest, float(worst))
-        if not worst <= TOLERANCE:  # so that NaN fails
-            self.errors.append(f"{config.title}: {where}: off by {worst:.1e}")
+        error = compare_one(np.asarray(expected), got, TOLERANCE)
+        self.largest = max(self.largest, error.max_rel)
+        if not error.ok:
+            found = f"off by {error.max_rel:.1e} at {error.where}"
+            self.errors.append(f"{config.title}: {where}: {found}")
 
 
 def _nodes(graph):

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from rnnonnx._parity import compare_one
 from rnnonnx.manifest import METADATA_KEY, Manifest
 
 TOLERANCE = 1e-5
@@ -136,10 +137,8 @@ def close():
     """Asserts that arrays agree to 1e-5 relative to max(1, |value|), in shape and in dtype."""
 
     def run(got, expected):
-        expected = np.asarray(expected)
-        assert got.shape == expected.shape
-        assert got.dtype == expected.dtype
-        assert np.all(np.abs(got - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected)))
+        error = compare_one(np.asarray(expected), got, TOLERANCE)
+        assert error.ok, f"off by {error.max_abs:.3g} at {error.where}"
 
     return run
 

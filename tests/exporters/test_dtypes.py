@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from rnnonnx import ParityError, StatesArgumentError, UnsupportedLayerError
+from rnnonnx._parity import compare_one
 from rnnonnx.exporters import export
 from rnnonnx.runtime import StatefulSession
 from rnnonnx.verify import verify
@@ -53,10 +54,8 @@ mixed = pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 
 def near(got, expected):
     """Within the bound for half precision, in the same dtype."""
-    expected = np.asarray(expected)
-    assert got.dtype == expected.dtype
-    wide = expected.astype("float64")
-    assert np.all(np.abs(got.astype("float64") - wide) <= BOUND * np.maximum(1, np.abs(wide)))
+    error = compare_one(np.asarray(expected), got, BOUND)
+    assert error.ok, f"off by {error.max_abs:.3g} at {error.where}"
 
 
 @both

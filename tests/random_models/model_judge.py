@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from model_specs import LENGTH, Spec, build, draw_input
 
+from rnnonnx._parity import compare_one
 from rnnonnx.errors import RnnonnxError, UnsupportedLayerError
 from rnnonnx.exporters import export
 
@@ -248,18 +249,11 @@ class Comparison:
             self._compare(f"output {name}, chunks {CHUNKS}", got, expected[index])
 
     def _compare(self, what: str, got: Array, expected: Any) -> None:
-        expected = np.asarray(expected)
-        if got.shape != expected.shape or got.dtype != expected.dtype:
-            raise DifferentError(
-                f"{what}: {got.dtype}{got.shape}, not {expected.dtype}{expected.shape}"
-            )
         # Keras's mean over no valid step is NaN; so must the file's be
-        same = (got == expected) | (np.isnan(got) & np.isnan(expected))
-        got, expected = got[~same], expected[~same]
-        error = float(np.max(np.abs(got - expected) / np.maximum(1, np.abs(expected)), initial=0))
-        self.largest = max(self.largest, error)
-        if not error <= TOLERANCE:
-            raise DifferentError(f"{what}: off by {error:.3g}")
+        error = compare_one(np.asarray(expected), got, TOLERANCE)
+        self.largest = max(self.largest, error.max_rel)
+        if not error.ok:
+            raise DifferentError(f"{what}: off by {error.max_rel:.3g} at {error.where}")
 
 
 def _stateful(model: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -53,11 +53,11 @@ def test_a_file_that_agrees(model, file):
 
 
 def test_the_model_is_studied_once(model, file, monkeypatch):
-    from rnnonnx.exporters import _compare
+    from rnnonnx.exporters import _side
 
-    found, study = [], _compare.study
+    found, study = [], _side.study
     monkeypatch.setattr(
-        _compare,
+        _side,
         "study",
         lambda *args, **more: found.append(more["states"]) or study(*args, **more),
     )
@@ -79,7 +79,7 @@ def test_a_planted_error_is_found_and_placed(model, file):
     assert not {"kept.h", "kept.c"} & wrong
     (error,) = [error for error in report.errors if error.name == "rnn.h"]
     assert "batch" in error.where
-    assert "index" in error.where
+    assert "unit" in error.where
 
 
 def test_another_models_file(file):

@@ -1,0 +1,317 @@
+"""A Keras model as one side of a comparison: under a manifest's names, with states as values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnonnx.errors import ManifestError
+from rnnonnx.manifest import TIME
+
+from ._capture import capture
+from ._check import call_lengths, check_parity
+from ._compat import one_at_a_time
+from ._dtypes import default_tolerance, float16_layers
+from ._export import OPSETS
+from ._layers import LayerTable
+from ._load import load
+from ._reference import as_arrays
+from ._signature import choose_dtypes, read_signature
+from ._steps import Subject, make_subject
+from ._streaming import require_streams
+from ._study import Study, Survey, study, survey
+from ._tapped import TappedStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rnnonnx._parity import Observation, Recorder, Step, Tensors
+    from rnnonnx._parity_report import ParityReport
+    from rnnonnx.manifest import Manifest
+
+    from ._states import StatesArgument
+
+
+@dataclass(frozen=True, slots=True)
+class KerasSide:
+    """A studied model, ready to be compared with anything that computes the same.
+
+    Attributes:
+        subject: The model under the manifest's names.
+        found: What was found of it.
+        states: What lifts the states that the manifest has.
+        float16: What computes in float16.
+    """
+
+    subject: Subject
+    found: Study
+    states: StatesArgument
+    float16: tuple[str, ...]
+
+    @property
+    def model(self) -> Any:
+        """The Keras model."""
+        return self.subject.table.model
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Its layers by their paths."""
+        return {entry.path: entry.layer for entry in self.subject.table}
+
+    @property
+    def tolerance(self) -> float:
+        """The tolerance of what the model computes in."""
+        return default_tolerance(self.float16)
+
+    def restart(self) -> None:
+        """Draw the same inputs again from here on."""
+        self.found.sampler.restart()
+
+    def initial(self, batch: int) -> dict[str, Any]:
+        """The states before the first call."""
+        return self.subject.initial(batch)
+
+    @one_at_a_time
+    def compare(
+        self,
+        candidate: Step,
+        tolerance: float,
+        *,
+        calls: int,
+        precision: str = "",
+        engine: str = "",
+        listener: Callable[[Observation], None] | None = None,
+        thorough: bool = True,
+    ) -> ParityReport:
+        """Compare a candidate with the model; as `check_parity`, on the same inputs each time."""
+        self.restart()
+        return check_parity(
+            self.subject,
+            candidate,
+            tolerance,
+            calls=calls,
+            precision=precision,
+            engine=engine,
+            listener=listener,
+            thorough=thorough,
+        )
+
+    def calls(self, candidate: Step, recorder: Recorder, count: int) -> Iterator[dict[str, Any]]:
+        """The inputs of consecutive calls at the largest batch size that is compared."""
+        self.restart()
+        for lengths in call_lengths(self.subject, candidate, recorder, self.batch(3), count):
+            yield self.subject.draw(self.batch(3), lengths)
+
+    def try_out(self, candidate: Step) -> None:
+        """One call, so that what a candidate cannot compute is known before it is compared."""
+        batch = self.batch(1)
+        candidate(self.subject.draw(batch, self.subject.dims.lengths), self.initial(batch))
+
+    def batch(self, wanted: int) -> int:
+        """The batch size that is pinned, or the one that is wanted."""
+        return self.subject.dims.batch or wanted
+
+    def stream(self, steps: int, batch: int, chunk: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """One long sequence in chunks: how many steps each has, and its inputs.
+
+        The caller's data is repeated from its beginning where it ends. Inputs without time are
+        the same in every chunk. A model whose length is fixed, or that has none, takes as many
+        calls as it needs.
+
+        Args:
+            steps: How many steps in all.
+            batch: The batch size.
+            chunk: The most steps of a chunk.
+        """
+        self.restart()
+        subject = self.subject
+        axes = {tensor.name: tensor.time_axis for tensor in subject.step.manifest.inputs}
+        free = TIME in subject.dims.lengths
+        if not free:
+            sizes = [tensor.shape[axis] for tensor, axis in self._timed()]
+            chunk = min([size for size in sizes if isinstance(size, int)], default=1)
+        base = subject.dims.lengths
+        repeated = self.found.sampler.has_data and free
+        whole = subject.draw(batch, {**base, TIME: steps}) if repeated else {}
+        first: dict[str, Any] = {}
+        for begin in range(0, steps, chunk):
+            size = min(chunk, steps - begin) if free else chunk
+            if whole:
+                inputs = {k: _steps(v, axes[k], begin, size) for k, v in whole.items()}
+            else:
+                inputs = subject.draw(batch, {**base, TIME: size} if free else base)
+            first = first or inputs
+            held = {k: first[k] if axes[k] is None and free else v for k, v in inputs.items()}
+            yield size, held
+
+    def _timed(self) -> list[tuple[Any, int]]:
+        inputs = self.subject.step.manifest.inputs
+        return [(tensor, t) for tensor in inputs if (t := tensor.time_axis) is not None]
+
+    def step(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One call of the model: outputs and new states by the manifest's names."""
+        return self.subject.step(inputs, states)
+
+    @one_at_a_time
+    def tapped(self) -> TappedStep:
+        """The model as a function that gives the output of every layer, too."""
+        return TappedStep(self.subject, self._capture(self.found.shapes, None, taps=True))
+
+    @one_at_a_time
+    def fixed(self, inputs: Tensors) -> Any:
+        """The model as a TensorFlow function of fixed shapes, for converters that need them.
+
+        Args:
+            inputs: One call's inputs, whose shapes it is to take.
+
+        Returns:
+            A concrete function of the inputs, then the states, in the model's order; it gives the
+            outputs, the new states, and one number more.
+        """
+        step = self.subject.step
+        batch = self.batch_of(inputs)
+        initial = self.initial(batch)
+        by_input = {state.input: initial[state.name] for state in step.manifest.states}
+        feed = {**inputs, **by_input}
+        return self._capture([feed[name].shape for name in step.inputs], batch).function
+
+    def batch_of(self, inputs: Tensors) -> int:
+        """The batch size of a call."""
+        manifest = self.subject.step.manifest
+        axes = [(t.name, t.batch_axis) for t in manifest.inputs if t.batch_axis is not None]
+        return int(inputs[axes[0][0]].shape[axes[0][1]]) if axes else 1
+
+    def flat(self, inputs: Tensors, states: Tensors) -> list[Any]:
+        """One call's inputs and states in the order of `fixed`."""
+        step = self.subject.step
+        feed = {**inputs, **{s.input: states[s.name] for s in step.manifest.states}}
+        lifted = step.manifest.states[: len(self.found.states)]
+        return [*(feed[name] for name in step.inputs), *(states[s.name] for s in lifted)]
+
+    def named(self, results: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `fixed` gives, under the manifest's names."""
+        return self.subject.step.named(results)
+
+    def _capture(self, shapes: Any, batch: int | None, *, taps: bool = False) -> Any:
+        return capture(
+            self.subject.table,
+            self.found.signature,
+            shapes,
+            self.found.states,
+            lowering=False,
+            opset=OPSETS.stop - 1,
+            batch=batch or self.found.traced_batch,
+            taps=taps,
+        )
+
+
+@one_at_a_time
+def keras_side(
+    model: Any,
+    manifest: Manifest,
+    *,
+    tolerance: float | None = None,
+    sample_inputs: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> KerasSide:
+    """Study a Keras model that a file is to be compared with.
+
+    Args:
+        model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
+        manifest: Of the file.
+        tolerance: Largest difference allowed between Keras in chunks and on the whole sequence.
+        sample_inputs: Data by the model's own input names, batch first; random by default.
+        weights: The file with the weights, where `model` is the path of JSON.
+        custom_objects: Classes that a file names, by name.
+        safe_mode: Refuse a file that carries Python code.
+
+    Raises:
+        ManifestError: The manifest's inputs, outputs or states are not this model's.
+        ExportError: The Keras model cannot be run at other sizes, or streamed as the file is.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load(
+            model, weights=weights, custom_objects=custom_objects, safe_mode=safe_mode
+        ).model
+    data = as_arrays(sample_inputs)
+    signature = read_signature(model, data)
+    files = manifest.source.names
+    dtypes = {files.get(tensor.name, tensor.name): tensor.dtype for tensor in manifest.inputs}
+    known = {item.name for item in signature.inputs}
+    signature = choose_dtypes(
+        signature, {name: dtype for name, dtype in dtypes.items() if name in known}
+    )
+    table = LayerTable(model)
+    batch = next((t.shape[t.batch_axis] for t in manifest.inputs if t.batch_axis is not None), None)
+    surveyed = survey(
+        table,
+        signature,
+        batch=batch if isinstance(batch, int) else None,
+        opset=OPSETS.stop - 1,
+    )
+    states = _states_like(manifest, surveyed)
+    found = study(surveyed, states=states, data=data)
+    inputs = _names(
+        "inputs",
+        [item.name for item in signature.inputs],
+        {files.get(name, name): name for name in _all(manifest, "inputs", found)},
+    )
+    outputs = _names(
+        "outputs",
+        list(found.reference.trace.outputs),
+        {files.get(name, name): name for name in _all(manifest, "outputs", found)},
+    )
+    require_streams(found, table, tolerance)
+    subject = make_subject(table, found, manifest, inputs, outputs)
+    half = float16_layers(found.reference.trace.function.graph, table)
+    return KerasSide(subject, found, states, half)
+
+
+def _steps(value: Any, axis: int | None, begin: int, size: int) -> Any:
+    """Some steps of an input; all of one that has none."""
+    if axis is None:
+        return value
+    window = (*(slice(None),) * axis, slice(begin, begin + size))
+    return np.ascontiguousarray(value[window])
+
+
+def _states_like(manifest: Manifest, surveyed: Survey) -> StatesArgument:
+    """What lifts the states that the manifest has: those of stateful layers, or of all layers."""
+    names = [state.name for state in manifest.states if state.input.startswith("state_in.")]
+    choices: tuple[StatesArgument, ...] = ("stateful", "all")
+    tried = []
+    for states in choices:
+        lifted = [state.name for state in surveyed.lift(states)]
+        if lifted == names:
+            return states
+        tried.append(lifted)
+    raise ManifestError(
+        "the states in the file are not those of this Keras model",
+        expected=" or ".join(str(lifted) for lifted in tried),
+        received=names,
+        remedy="compare the file with the model that it was exported from",
+    )
+
+
+def _all(manifest: Manifest, what: str, found: Study) -> list[str]:
+    """The file's names of the model's own inputs or outputs, declared states among them."""
+    declared = manifest.states[len(found.states) :]
+    if what == "inputs":
+        return [*(t.name for t in manifest.inputs), *(state.input for state in declared)]
+    return [*(t.name for t in manifest.outputs), *(state.output for state in declared)]
+
+
+def _names(what: str, keras: list[str], file: dict[str, str]) -> list[str]:
+    """The file's names in the model's order, given by Keras's names."""
+    if set(keras) != set(file):
+        raise ManifestError(
+            f"the file has other {what} than this Keras model",
+            expected=keras,
+            received=list(file),
+        )
+    return [file[name] for name in keras]

@@ -1,0 +1,219 @@
+"""Charts as SVG for the HTML report: they take their colours from the page, light or dark.
+
+Errors are on a logarithmic axis. What is exactly 0 has no logarithm, and lies on the floor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final, TypeAlias
+
+from ._trail import HISTOGRAM_EDGES
+
+Points: TypeAlias = Sequence[tuple[float, float]]
+
+# A phone is some 360 units wide, so that text has its real size there.
+_WIDTH: Final = 360
+_HEIGHT: Final = 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 34
+_FLOOR: Final = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where the axes of a chart lie: x linear, y the logarithm of errors."""
+
+    x_low: float
+    x_high: float
+    low: int
+    high: int
+
+    def x(self, value: float) -> float:
+        span = (self.x_high - self.x_low) or 1.0
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.x_low) / span
+
+    def y(self, error: float) -> float:
+        exponent = math.log10(max(error, _FLOOR)) if math.isfinite(error) else math.inf
+        exponent = min(max(exponent, self.low), self.high)
+        share = (exponent - self.low) / (self.high - self.low)
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+
+
+def line_chart(
+    series: Mapping[str, Points], *, tolerance: float, x_label: str, colours: Mapping[str, int]
+) -> str:
+    """Errors over steps or calls, a line each.
+
+    Args:
+        series: `(x, error)` by what the line is called.
+        tolerance: Drawn as a dashed line.
+        x_label: What x is.
+        colours: The number of each line's colour.
+    """
+    points = [point for line in series.values() for point in line]
+    frame = _frame(points, tolerance)
+    parts = [*_grid(frame), *_x_axis(frame, x_label), _tolerance(frame, tolerance)]
+    for name, line in series.items():
+        places = [(frame.x(x), frame.y(error)) for x, error in line]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        style = f"s{colours[name] % 6}"
+        parts.append(f'<polyline class="line {style}" points="{path}"/>')
+        if len(places) <= 24:
+            parts += [
+                f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.2">'
+                f"<title>{escape(name)}: {error:.2e} at {value:g}</title></circle>"
+                for (x, y), (value, error) in zip(places, line, strict=True)
+            ]
+    worst = max((error for _, error in points), default=0.0)
+    return _svg(parts, f"errors of {', '.join(series)} over {x_label}; the largest {worst:.2e}")
+
+
+def histogram_chart(counts: Sequence[int], *, colour: int, tolerance: float, label: str) -> str:
+    """How many values have an error of each size: exactly 0, then a bar a decade."""
+    total = sum(counts) or 1
+    width = (_WIDTH - _LEFT - _RIGHT) / len(counts)
+    height = _HEIGHT - _TOP - _BOTTOM
+    most = max(counts) or 1
+    parts = []
+    for share in (0.0, 0.5, 1.0):
+        y = _TOP + height * (1 - share)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(_label(_LEFT - 5, y + 3.5, f"{100 * share * most / total:.0f} %", "end"))
+    powers = [round(math.log10(edge)) for edge in HISTOGRAM_EDGES]
+    for index, count in enumerate(counts):
+        x, tall = _LEFT + index * width, height * count / most
+        name = _bin(index, powers)
+        parts.append(
+            f'<rect class="bar s{colour % 6}" x="{x + 1:.1f}" y="{_TOP + height - tall:.1f}" '
+            f'width="{width - 2:.1f}" height="{tall:.1f}"><title>{name}: {count} values'
+            "</title></rect>"
+        )
+    parts.append(_label(_LEFT + width / 2, _HEIGHT - _BOTTOM + 13, "0", "middle"))
+    for index, power in enumerate(powers):
+        if power % 2 == 0:  # the bound between two bars
+            x = _LEFT + (index + 2) * width
+            parts.append(_power(x, _HEIGHT - _BOTTOM + 13, power, "middle"))
+    if HISTOGRAM_EDGES[0] <= tolerance <= HISTOGRAM_EDGES[-1]:
+        x = _LEFT + width * (2 + math.log10(tolerance) - powers[0])
+        parts.append(
+            f'<line class="bound" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + height}"/>'
+        )
+    parts.append(_label(_WIDTH / 2 + 20, _HEIGHT - 5, "absolute error", "middle"))
+    return _svg(parts, f"histogram of the errors of {label}")
+
+
+def _bin(index: int, powers: Sequence[int]) -> str:
+    if index == 0:
+        return "exactly 0"
+    if index == 1:
+        return f"below 1e{powers[0]}"
+    if index > len(powers):
+        return f"1e{powers[-1]} and more"
+    return f"1e{powers[index - 2]} to 1e{powers[index - 1]}"
+
+
+def heat_map(units: Sequence[Sequence[float]], *, tolerance: float, label: str) -> str:
+    """The error of a state: a row a call, a column a unit; darker is larger.
+
+    Shades go from the floor of float32's rounding (1e-9) to the tolerance; what is beyond
+    is marked in another colour.
+    """
+    columns = max(len(row) for row in units)
+    width = (_WIDTH - _LEFT - _RIGHT) / columns
+    tall = min(18.0, 150 / len(units))
+    parts = []
+    for number, row in enumerate(units):
+        y = number * tall
+        if len(units) <= 12 or number % (len(units) // 8) == 0:
+            parts.append(_label(_LEFT - 5, y + tall / 2 + 3.5, f"{number + 1}", "end"))
+        for unit, error in enumerate(row):
+            shade = _shade(error, tolerance)
+            beyond = " beyond" if not error <= tolerance else ""
+            parts.append(
+                f'<rect class="cell{beyond}" x="{_LEFT + unit * width:.2f}" y="{y:.2f}" '
+                f'width="{width + 0.1:.2f}" height="{tall - 1:.2f}" fill-opacity="{shade:.2f}">'
+                f"<title>call {number + 1}, unit {unit}: {error:.2e}</title></rect>"
+            )
+    bottom = len(units) * tall
+    parts.append(_label(_WIDTH / 2 + 20, bottom + 13, f"units of {label}", "middle"))
+    parts.append(_label(4, bottom + 13, "call", "start"))
+    return _svg(parts, f"errors of the state {label} by call and unit", height=bottom + 20)
+
+
+def _shade(error: float, tolerance: float) -> float:
+    if error <= 0:
+        return 0.04
+    if not math.isfinite(error):
+        return 1.0
+    low, high = math.log10(min(1e-9, tolerance / 10)), math.log10(tolerance or _FLOOR)
+    share = (math.log10(max(error, _FLOOR)) - low) / ((high - low) or 1.0)
+    return 0.1 + 0.9 * min(max(share, 0.0), 1.0)
+
+
+def _frame(points: Points, tolerance: float) -> _Frame:
+    xs = [x for x, _ in points] or [0.0]
+    errors = [e for _, e in points if e > 0 and math.isfinite(e)] + [max(tolerance, _FLOOR)]
+    low = max(math.floor(math.log10(max(min(errors), _FLOOR)) - 0.3), -12)
+    high = max(math.ceil(math.log10(max(errors)) + 0.05), low + 2)
+    # steps are counted from 0, calls from 1
+    return _Frame(1.0 if min(xs) == 1 else 0.0, max(xs), low, high)
+
+
+def _grid(frame: _Frame) -> list[str]:
+    parts = []
+    every = max(1, math.ceil((frame.high - frame.low) / 6))
+    for power in range(frame.low, frame.high + 1, every):
+        y = frame.y(10.0**power)
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(_power(_LEFT - 5, y + 3.5, power, "end"))
+    return parts
+
+
+def _x_axis(frame: _Frame, label: str) -> list[str]:
+    ticks = _ticks(frame.x_low, frame.x_high)
+    y = _HEIGHT - _BOTTOM + 13
+    parts = [_label(frame.x(x), y, f"{x:,.0f}", "middle") for x in ticks]
+    return [*parts, _label(_WIDTH / 2 + 20, _HEIGHT - 5, label, "middle")]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    span = high - low
+    if span <= 0:
+        return [low]
+    raw = span / 5
+    base = 10.0 ** math.floor(math.log10(raw))
+    step = max(next(base * m for m in (1, 2, 5, 10) if base * m >= raw), 1.0)
+    first = math.ceil(low / step) * step
+    return [first + i * step for i in range(int((high - first) / step + 0.02) + 1)]
+
+
+def _tolerance(frame: _Frame, tolerance: float) -> str:
+    y = frame.y(tolerance)
+    return (
+        f'<line class="bound" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}">'
+        f"<title>tolerance {tolerance:g}</title></line>"
+    )
+
+
+def _label(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _power(x: float, y: float, power: int, anchor: str) -> str:
+    sign = "\N{MINUS SIGN}" if power < 0 else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">10<tspan dy="-4" class="power">'
+        f"{sign}{abs(power)}</tspan></text>"
+    )
+
+
+def _svg(parts: Sequence[str], title: str, *, height: float = _HEIGHT) -> str:
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )

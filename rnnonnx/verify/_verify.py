@@ -1,0 +1,257 @@
+"""`verify`: Keras in one room, engines in the others, and what is asked of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .._extras import require
+from .._onnx_file import read_model
+from .._parity import axis_names
+from .._parity_report import Drift, EngineReport, Growth, ParityReport
+from ..errors import InputError, RnnonnxError
+from ._budget import Budget, check_tolerance, choose_budget
+from ._drift import drift
+from ._layers import find_layers
+from ._trail import Trail
+from ._weights import find_weights
+from .engines import REFERENCE, Case, Opened, Planned, engines, plan_engines
+
+if TYPE_CHECKING:
+    import os
+
+Progress: TypeAlias = Callable[[str], None]
+
+_RUNS = {"file": "the file", "model": "the Keras model, converted"}
+
+
+def verify(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    calls: int = 3,
+    data: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+    against: Sequence[str] | str | None = None,
+    steps: int | None = None,
+    layers: bool | None = None,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Compare an ONNX file with the Keras model that it was exported from.
+
+    Keras is the reference. The same inputs go through Keras and through every engine, over
+    consecutive calls, each engine carrying its own states, at several batch sizes and lengths.
+
+    Args:
+        model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
+        path: The ONNX file, with a manifest.
+        calls: Consecutive calls at each batch size.
+        data: Inputs by the model's own names, batch first; random by default.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`. None is what the file
+            states for itself (`rnnonnx.tolerance` in its metadata), else 1e-5, or 2**-7 for a
+            model that computes in float16: 8 units of its precision.
+        weights: The file with the weights, where `model` is the path of JSON.
+        custom_objects: Classes that the Keras file names, by name.
+        safe_mode: Refuse a Keras file that carries Python code.
+        against: Engines by name, as a list or with commas between: `rnnonnx` (this project's
+            runtime, the default), `onnxruntime`, `openvino`, `torch`, `tflite`. `keras` is the
+            reference and always there. `"all"` is every engine that can run, and the report
+            says why the others were not.
+        steps: Also stream so many steps with carried state, and record how the error goes on.
+        layers: Compare the output of every layer, too. None does so where the file departs.
+        progress: Called with what is about to be done, in words.
+
+    Returns:
+        The errors of every output and state in every engine; `report.ok` says whether all are
+        within the tolerance.
+
+    Raises:
+        ModelFileError: A file is missing or damaged.
+        ManifestError: The ONNX file has no manifest, or one that is not this model's.
+        InputError: `data` does not fit the model, an engine is unknown, or a number is out of
+            range; `steps` of a model without state.
+        MissingExtraError: The extra `export` or an engine that is named is not installed.
+        UnsupportedLayerError: An engine that is named cannot compute the model faithfully.
+    """
+    _check_number("calls", calls)
+    if steps is not None:
+        _check_number("steps", steps)
+    check_tolerance(tolerance)
+    plan = plan_engines(against)
+    require("tensorflow", extra="export", purpose="comparing with Keras")
+    from rnnonnx.exporters._side import keras_side
+    from rnnonnx.runtime import Model
+
+    loaded = Model.load(path)
+    if steps is not None and not loaded.manifest.states:
+        raise InputError(
+            f"steps={steps} asks for a stream, and the file has no state to carry",
+            remedy='export with states="all" or "stateful", or leave steps out',
+        )
+    side = keras_side(
+        model,
+        loaded.manifest,
+        tolerance=tolerance,
+        sample_inputs=data,
+        weights=weights,
+        custom_objects=custom_objects,
+        safe_mode=safe_mode,
+    )
+    metadata = {entry.key: entry.value for entry in read_model(path).metadata_props}
+    budget = choose_budget(tolerance, loaded.manifest, metadata, side)
+    case = Case(Path(path), loaded.manifest, side, loaded)
+    return _Run(case, budget, calls, steps, progress or (lambda _: None)).through(
+        plan, layers=layers
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    report: ParityReport
+    growth: tuple[Growth, ...]
+    engine: EngineReport
+    step: Opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    case: Case
+    budget: Budget
+    calls: int
+    steps: int | None
+    tell: Progress
+
+    def through(self, plan: Sequence[Planned], *, layers: bool | None) -> ParityReport:
+        """All engines in turn, then the stream, then the layers."""
+        ran: list[_Ran] = []
+        engines_told: list[EngineReport] = []
+        for item in plan:
+            self.tell(f"comparing with {item.engine.name}")
+            one = self._one(item)
+            if isinstance(one, _Ran):
+                ran.append(one)
+                engines_told.append(one.engine)
+            else:
+                engines_told.append(one)
+        report = replace(
+            _joined([one.report for one in ran], self.budget.tolerance),
+            model=self.case.side.model.name,
+            budget=self.budget.origin,
+            precision=self.budget.precision,
+            engines=(_reference(), *engines_told),
+            growth=tuple(line for one in ran for line in one.growth),
+            float16=self.case.side.float16,
+        )
+        if self.steps is not None:
+            self.tell(f"streaming {self.steps} steps")
+            lines, notes = drift(
+                self.case.side,
+                {one.engine.name: one.step for one in ran},
+                steps=self.steps,
+                budget=self.budget,
+                needed={item.engine.name for item in plan if item.named},
+            )
+            report = replace(
+                report,
+                drift=lines,
+                notes=(*report.notes, *notes),
+                engines=tuple(_with_drift(engine, lines) for engine in report.engines),
+            )
+        departs = any(
+            not error.ok for error in report.errors if engines[error.engine].runs == "file"
+        )
+        return self._with_layers(report) if layers or (layers is None and departs) else report
+
+    def _one(self, item: Planned) -> _Ran | EngineReport:
+        """One engine: what it computes, or why it was not run.
+
+        Raises:
+            RnnonnxError: It was asked for by name and cannot compute the model.
+        """
+        engine, begin = item.engine, time.perf_counter()
+        runs = _RUNS[engine.runs]
+        if not engine.installed:
+            return EngineReport(
+                engine.name, "", runs, None, not_run=f"not installed: {engine.install}"
+            )
+        trail = Trail(engine.name, axis_names(self.case.manifest))
+        try:
+            step = engine.open(self.case)
+            report = self.case.side.compare(
+                step,
+                self.budget.tolerance,
+                calls=self.calls,
+                precision=self.budget.precision if engine.runs == "file" else "",
+                engine=engine.name,
+                listener=trail,
+                # the others say nothing of the file
+                thorough=engine.runs == "file",
+            )
+        except RnnonnxError as error:
+            if item.named:
+                raise
+            return EngineReport(engine.name, engine.version, runs, None, not_run=error.message)
+        told = EngineReport(
+            engine.name,
+            engine.version,
+            runs,
+            report.ok,
+            report.max_abs,
+            seconds=time.perf_counter() - begin,
+        )
+        return _Ran(report, trail.growth(), told, step)
+
+    def _with_layers(self, report: ParityReport) -> ParityReport:
+        self.tell("looking into the layers")
+        case = self.case
+        found = find_layers(case.path, case.side, calls=self.calls, budget=self.budget)
+        departure = found.departure
+        if departure is not None and case.manifest.producer.startswith("rnnonnx "):
+            self.tell("comparing the weights")
+            wrong = find_weights(case.path, case.side, case.manifest, departure.layer)
+            departure = replace(departure, weights=wrong)
+        notes = (*report.notes, *found.notes)
+        return replace(report, layers=found.layers, departure=departure, notes=notes)
+
+
+def _with_drift(engine: EngineReport, lines: Sequence[Drift]) -> EngineReport:
+    """What became of an engine, its part of the stream included."""
+    own = [line for line in lines if line.engine == engine.name]
+    if engine.ok is None or not own:
+        return engine
+    return replace(
+        engine,
+        ok=engine.ok and all(line.ok for line in own),
+        max_abs=max([engine.max_abs, *(line.max_abs for line in own)]),
+    )
+
+
+def _reference() -> EngineReport:
+    from importlib.metadata import version
+
+    told = ", ".join(f"{package} {version(package)}" for package in ("keras", "tensorflow"))
+    return EngineReport(REFERENCE, told, "the Keras model, the reference", ok=True)
+
+
+def _joined(reports: Sequence[ParityReport], tolerance: float) -> ParityReport:
+    """What several engines gave as one report."""
+    return ParityReport(
+        errors=tuple(error for report in reports for error in report.errors),
+        tolerance=tolerance,
+        batches=tuple(sorted({size for report in reports for size in report.batches})),
+        lengths=tuple(sorted({size for report in reports for size in report.lengths})),
+        calls=max((report.calls for report in reports), default=0),
+        checks=tuple(dict.fromkeys(check for report in reports for check in report.checks)),
+        notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
+    )
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}= must be a whole number, 1 or more", received=repr(value))

@@ -1,0 +1,192 @@
+"""Engines: which run, which are refused, and that each computes what Keras does."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from rnnonnx import InputError, MissingExtraError, UnsupportedLayerError
+from rnnonnx.exporters import export
+from rnnonnx.verify import engine_names, verify
+from rnnonnx.verify.engines import engines
+
+
+def needs(name):
+    """Skips where an engine is not installed: all but ours come with the group `peers`."""
+    if not engines[name].installed:
+        pytest.skip(f"{name} is not installed")
+
+
+def test_the_engines_and_their_order():
+    assert engine_names() == ("rnnonnx", "onnxruntime", "openvino", "tflite", "torch")
+    with pytest.raises(ValueError, match="already"):
+        engines.register("torch", runs="file", packages=("x",), module="x", install="x")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch", "tflite"])
+def test_an_engine_agrees_with_keras(stack, tmp_path, name):
+    needs(name)
+    path = tmp_path / "pinned.onnx"
+    export(stack, path, states="all", batch=2, verify=False)
+    report = verify(stack, path, calls=2, against=name)
+    assert report.ok
+    assert {error.engine for error in report.errors} == {name}
+    assert [error.name for error in report.errors] == [
+        *("scores", "first.h", "first.c", "second.h", "second.c"),
+    ]
+    reference, engine = report.engines
+    assert reference.name == "keras"
+    assert reference.version.startswith("keras 3")
+    assert (engine.name, engine.ok, engine.not_run) == (name, True, "")
+    assert engine.version.split()[0] == engines[name].packages[0]
+
+
+def test_the_same_sequences_go_through_every_engine(stack, file):
+    report = verify(stack, file, against=["onnxruntime", "keras", "rnnonnx", "onnxruntime"])
+    ours, plain = (
+        [error for error in report.errors if error.engine == name]
+        for name in ("rnnonnx", "onnxruntime")
+    )
+    assert [engine.name for engine in report.engines] == ["keras", "onnxruntime", "rnnonnx"]
+    # the same kernels on the same inputs: equal to the last bit, and so are their errors
+    assert [(e.max_abs, e.place) for e in ours] == [(e.max_abs, e.place) for e in plain]
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [
+        ("rnonnx", "no engine 'rnonnx'"),
+        ("rnnonnx,", "no engine ''"),
+        ("keras", "name an engine"),
+        ([], "name an engine"),
+        ([7], "names of engines"),
+    ],
+)
+def test_engines_that_do_not_exist(tmp_path, against, message):
+    # before anything is opened: neither file is there
+    with pytest.raises(InputError, match=message):
+        verify(tmp_path / "no.keras", tmp_path / "no.onnx", against=against)
+
+
+def test_an_engine_that_is_not_installed(stack, file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert importlib.util.find_spec("openvino") is None
+    with pytest.raises(MissingExtraError) as caught:
+        verify("no.keras", "no.onnx", against="openvino")
+    assert caught.value.remedy == "pip install openvino"
+    for name in ("torch", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, name, None)
+    report = verify(stack, file, calls=1, against="all")
+    assert report.ok
+    told = {engine.name: engine.not_run for engine in report.engines if engine.ok is None}
+    assert told == {
+        "openvino": "not installed: pip install openvino",
+        "tflite": "not installed: pip install ai-edge-litert",
+        "torch": "not installed: pip install torch",
+    }
+
+
+def test_a_layer_that_torch_cannot_rebuild(tmp_path, monkeypatch):
+    needs("torch")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    model = keras.Sequential(
+        [keras.Input((None, 3)), layers.Conv1D(4, 1, name="look"), layers.GRU(3, name="rnn")]
+    )
+    path = tmp_path / "m.onnx"
+    export(model, path, states="all", verify=False)
+    with pytest.raises(UnsupportedLayerError, match="layer 'look' cannot be rebuilt"):
+        verify(model, path, against="torch")
+    report = verify(model, path, calls=1, against="all")
+    assert report.ok
+    (torch,) = [engine for engine in report.engines if engine.name == "torch"]
+    assert torch.ok is None
+    assert "'look'" in torch.not_run
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda: layers.GRU(3, reset_after=False, name="it"), "reset_after=False"),
+        (lambda: layers.LSTM(3, activation="relu", name="it"), "activation is 'relu'"),
+        (lambda: layers.LSTM(3, recurrent_activation="hard_sigmoid", name="it"), "hard_sigmoid"),
+        (lambda: layers.SimpleRNN(3, activation="selu", name="it"), "activation is 'selu'"),
+        (lambda: layers.Bidirectional(layers.RNN(layers.GRUCell(3)), name="it"), "other layers"),
+        (lambda: layers.LSTM(3, dtype="float64", name="it"), "float64"),
+        (lambda: layers.Dense(3, activation="gelu", name="it"), "'gelu'"),
+    ],
+)
+def test_options_that_torch_does_not_have(layer, why):
+    needs("torch")
+    from rnnonnx.verify.engines._torch_layers import build
+
+    made = layer()
+    made(np.zeros((1, 2, 3), "float32"))
+    with pytest.raises(UnsupportedLayerError, match=f"'it'.*{why}"):
+        build(made, "it")
+
+
+def torch_agrees(model, tmp_path, states, randomized):
+    path = tmp_path / "m.onnx"
+    export(randomized(model), path, states=states, verify=False)
+    report = verify(model, path, calls=2, against="torch")
+    assert report.ok, [error for error in report.errors if not error.ok]
+
+
+def test_torch_under_masks(tmp_path, randomized):
+    needs("torch")
+    x = keras.Input((None, 4), name="x")
+    masked = layers.Masking()(x)
+    sequences = {"return_sequences": True}
+    outputs = [
+        layers.LSTM(3, **sequences)(masked),
+        layers.SimpleRNN(3, activation="relu", zero_output_for_mask=True, **sequences)(masked),
+        layers.Bidirectional(layers.GRU(2, **sequences), merge_mode="sum")(masked),
+        layers.LSTM(3, go_backwards=True, **sequences)(masked),
+        *layers.GRU(3, return_state=True)(masked),
+        layers.TimeDistributed(layers.Dense(2, activation="softmax"))(masked),
+    ]
+    torch_agrees(keras.Model(x, outputs), tmp_path, "none", randomized)
+
+
+def test_torch_without_masks(tmp_path, randomized):
+    needs("torch")
+    x, h, c = keras.Input((None, 4)), keras.Input((3,)), keras.Input((3,))
+    norm = layers.LayerNormalization()(x)
+    shared = layers.SimpleRNN(4, return_sequences=True)
+    outputs = [
+        *layers.LSTM(3, return_state=True, return_sequences=True)(norm, initial_state=[h, c]),
+        layers.Concatenate()([layers.Add()([norm, x]), layers.Multiply()([norm, x])]),
+        layers.Activation("elu")(layers.ReLU()(layers.Softmax()(norm))),
+        layers.Bidirectional(layers.SimpleRNN(2), merge_mode="mul")(norm),
+        layers.GRU(3, use_bias=False)(shared(shared(layers.Dropout(0.5)(norm)))),
+    ]
+    torch_agrees(keras.Model([x, h, c], outputs), tmp_path, "none", randomized)
+
+
+def test_torch_with_states_that_are_carried(tmp_path, randomized):
+    needs("torch")
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    embedded = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    masked = layers.LSTM(3, return_sequences=True)(embedded)
+    inner = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
+    torch_agrees(keras.Model(tokens, inner(layers.GRU(2)(masked))), tmp_path, "all", randomized)
+
+
+def test_torch_with_stateful_layers_under_masks(tmp_path, randomized):
+    needs("torch")
+    kept = {"stateful": True, "return_sequences": True}
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(2, 5, 4)),
+            layers.Masking(),
+            layers.LSTM(3, **kept),
+            layers.Bidirectional(layers.GRU(2, **kept)),
+        ]
+    )
+    torch_agrees(model, tmp_path, "stateful", randomized)

@@ -1,0 +1,126 @@
+"""The first layer that departs, and the weights that make it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+from rnnonnx.exporters import export
+from rnnonnx.verify import verify
+
+
+def test_an_error_in_one_gate_names_the_layer_the_step_and_the_gate(wrong):
+    assert not wrong.ok
+    assert {e.name for e in wrong.errors if not e.ok} >= {"scores", "second.h", "second.c"}
+    found = wrong.departure
+    assert (found.layer, found.call, found.what) == ("second", 1, "its output")
+    assert found.step is not None
+    assert found.stream_step == found.step
+    assert 1e-5 < found.max_abs < 1e-3
+    (weight,) = found.weights
+    assert (weight.name, weight.part) == ("second/B", "bias, gate f")
+    assert (weight.count, weight.index) == (1, (0, 10))
+    assert abs(weight.max_abs - 1e-3) < 1e-6
+    assert f"layer 'second', call 1, step {found.step}" in str(found)
+    by_name = {line.layer: line for line in wrong.layers}
+    assert list(by_name) == ["first", "drop", "second", "scores"]
+    assert by_name["first"].ok
+    assert by_name["drop"].ok is None  # nothing in the graph
+    assert not by_name["second"].ok
+    assert by_name["second"].value.startswith("second/LSTM")
+
+
+def test_the_step_is_that_of_the_call_in_which_it_departs(stack, file, tmp_path):
+    """A file whose state is handed on wrongly is right until its second call."""
+    model = onnx.load(file)
+    (node,) = [n for n in model.graph.node if "state_out.second.c" in n.output]
+    node.output[0] = "before"
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.full((1, 4), 1e-2, np.float32), "much")
+    )
+    model.graph.node.append(
+        onnx.helper.make_node("Add", ["before", "much"], ["state_out.second.c"], "second/Add")
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    report = verify(stack, tmp_path / "m.onnx")
+    found = report.departure
+    assert (found.layer, found.call, found.what) == ("second", 1, "its state 'second.c'")
+    assert found.step is None
+    assert abs(found.max_abs - 1e-2) < 1e-4
+    assert found.weights == ()
+    (second,) = [line for line in report.layers if line.layer == "second"]
+    assert (second.call, second.state, second.ok) == (1, "second.c", False)
+
+
+@pytest.fixture(scope="module")
+def branched(randomized, tmp_path_factory):
+    """Masks, both directions, what is merged, what is shared; and its file."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = layers.Embedding(9, 4, mask_zero=True, name="emb")(tokens)
+    half = layers.GRU(3, return_sequences=True, name="gru")
+    both = layers.Bidirectional(half, name="both")(x)
+    simple = layers.SimpleRNN(5, return_sequences=True, name="simple")(both)
+    twice = layers.Dense(5, name="twice")
+    ends = layers.LSTM(3, go_backwards=True, return_sequences=True, name="back")(simple)
+    last = layers.LSTM(2, name="last")(twice(twice(simple)))
+    model = randomized(keras.Model(tokens, [last, layers.GRU(2, name="end")(ends)]))
+    path = tmp_path_factory.mktemp("branched") / "m.onnx"
+    export(model, path, states="none", verify=False)
+    return model, path
+
+
+def test_every_layer_of_a_file_that_agrees(branched):
+    """None is accused."""
+    report = verify(*branched, layers=True)
+    assert report.ok
+    assert report.departure is None
+    assert not [line for line in report.layers if line.ok is False]
+    seen = {line.layer for line in report.layers if line.ok}
+    assert {"emb", "both", "both/forward_gru", "both/backward_gru", "simple", "last"} <= seen
+    assert {"twice", "twice (call 2)"} <= seen
+
+
+def test_one_half_of_a_bidirectional(branched, plant, tmp_path):
+    """Both halves are one operator, whose weights are those of both."""
+    model, path = branched
+    # [directions, gates z, r, h of 3 units each, inputs]
+    plant(path, tmp_path / "m.onnx", "both/forward_gru/W", (1, 7, 0), by=1e-2)
+    found = verify(model, tmp_path / "m.onnx").departure
+    assert (found.layer, found.call) == ("both/backward_gru", 1)
+    (weight,) = found.weights
+    assert weight.part == "kernel, gate h, backward"
+
+
+def test_convolutions_have_their_channels_first(randomized, plant, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            layers.Conv1D(4, 2, padding="causal", name="look"),
+            layers.SimpleRNN(2, return_sequences=True, name="rnn"),
+        ]
+    )
+    export(randomized(model), tmp_path / "m.onnx", states="all", verify=False)
+    report = verify(model, tmp_path / "m.onnx", calls=1, layers=True)
+    assert [(line.layer, line.ok) for line in report.layers] == [("look", True), ("rnn", True)]
+    plant(tmp_path / "m.onnx", tmp_path / "m.onnx", "look/bias", (0,))
+    found = verify(model, tmp_path / "m.onnx").departure
+    assert (found.layer, found.step) == ("look", 0)
+
+
+def test_layers_are_looked_into_only_where_it_matters(stack, file, spoiled):
+    assert verify(stack, file, calls=1).layers == ()
+    assert verify(stack, spoiled, calls=1, layers=False).layers == ()
+
+
+def test_a_file_without_names_of_layers(stack, file, tmp_path):
+    """One that another tool has renamed is compared all the same; its layers are not seen."""
+    model = onnx.load(file)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"n{number}"
+    onnx.save(model, tmp_path / "m.onnx")
+    report = verify(stack, tmp_path / "m.onnx", calls=1, layers=True)
+    assert report.ok
+    assert {line.ok for line in report.layers} == {None}
