@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from ._steps import Subject
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# What ONNX lacks and ONNX Runtime has.
+_FOREIGN = frozenset((("com.microsoft", "DynamicQuantizeLSTM"),))
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """Refuse a file that is not valid ONNX made of ONNX's own operators.
+    """Refuse a file that is not valid ONNX made of ONNX's own operators, and one of int8.
 
     Raises:
         UnsupportedLayerError: It is not.
     """
     for node in all_nodes(model.graph):
+        if (node.domain, node.op_type) in _FOREIGN:
+            continue
         if node.domain not in _DOMAINS or not onnx.defs.has(node.op_type, domain=node.domain):
             raise UnsupportedLayerError(
                 f"the node {node.name!r} has the operator {node.op_type!r} of the domain "
@@ -104,8 +108,13 @@ def _lengths(
     return [usable[call % len(usable)] for call in range(calls)]
 
 
-def require_match(report: ParityReport, name: str) -> None:
+def require_match(report: ParityReport, name: str, precision: str = "") -> None:
     """Turn a report that does not match into an error.
+
+    Args:
+        report: The report.
+        name: The model's name.
+        precision: The lower precision that was asked for.
 
     Raises:
         ParityError: An output or state is beyond the tolerance.
@@ -115,6 +124,7 @@ def require_match(report: ParityReport, name: str) -> None:
     wrong = [error for error in report.errors if not error.ok]
     worst = max(wrong, key=lambda error: error.max_abs)
     half = f" in float16 ({listed(report.float16)})" if report.float16 else ""
+    half = f" in {precision}" if precision else half
     raise ParityError(
         f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",

@@ -17,6 +17,7 @@ from ._constants import constant
 from ._directions import MergeDirectionsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
+from ._shapes import infer_shapes
 from ._unique import UniqueNames
 from ._widen import WidenPass
 
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     import onnx
 
     from ._layers import LayerTable
+    from ._reduced import Reduction
 
 
 _SMALL = 16  # elements of a constant that is worth comparing
 # ONNX's own names for the outputs of the operators that have several.
-_OUTPUT_NAMES = {"LSTM": ("Y", "Y_h", "Y_c"), "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
+_LSTM = ("Y", "Y_h", "Y_c")
+_OUTPUT_NAMES = {"LSTM": _LSTM, "DynamicQuantizeLSTM": _LSTM, "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def finish(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     manifest: Manifest,
+    reduced: Reduction | None = None,
 ) -> onnx.ModelProto:
     """Turn tf2onnx's graph into the one that is written.
 
@@ -65,8 +69,10 @@ def finish(
         inputs: What the graph's inputs are to be, in order, states last.
         outputs: Likewise for the outputs.
         manifest: Stored in the metadata.
+        reduced: The passes of a lower precision than float32.
     """
     model = ir.from_proto(proto)
+    early, late = (reduced.early, reduced.late) if reduced else ([], [])
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
@@ -75,8 +81,10 @@ def finish(
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         HoistPass(),
+        *early,
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
+        *late,
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.TopologicalSortPass(),
@@ -95,7 +103,8 @@ def finish(
     model.graph.name = manifest.source.model
     model.doc_string = model.graph.doc_string = None
     model.metadata_props[METADATA_KEY] = manifest.to_json()
-    return ir.to_proto(common.ShapeInferencePass()(model).model)
+    infer_shapes(model)
+    return ir.to_proto(model)
 
 
 class _ShareIntegersPass(ir.passes.InPlacePass):

@@ -1,0 +1,222 @@
+"""What `precision=` asks for: which passes make it, what the report says, the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from rnnonnx.errors import ArgumentError
+from rnnonnx.manifest import Precision as Stated
+
+from ._dtypes import FLOAT16_TOLERANCE
+from ._half import HalvePass
+from ._quantize import QuantizePass, worth_a_scan
+from ._scan_form import ScanFormPass
+from ._wording import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rnnonnx.manifest import Manifest
+
+    from ._layers import LayerTable
+    from ._report import LayerRecord
+
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+
+# NOTE: measured; docs/precision.md has the numbers, benchmarks/precision.py makes them.
+INT8_TOLERANCE: Final = 2.0**-4
+_BUDGETS: Final = {"float16": FLOAT16_TOLERANCE, "int8": INT8_TOLERANCE}
+
+
+@dataclass(slots=True)
+class Record:
+    """What the passes may do and did, by the names of nodes, which tell their layers.
+
+    Attributes:
+        table: The model's layers.
+        only: Layers that may be changed, with what they hold; None for all.
+        changed: Layers that compute in the lower precision.
+        kept: Why layers have weights that stay in float32.
+    """
+
+    table: LayerTable
+    only: tuple[str, ...] | None = None
+    changed: dict[str, None] = field(default_factory=dict)
+    kept: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def wants(self, node: str) -> bool:
+        """Whether the layer of a node is to compute in the lower precision."""
+        if self.only is None:
+            return True
+        path = f"{self._path(node)}/"
+        return any(path.startswith(f"{name}/") for name in self.only)
+
+    def change(self, node: str) -> None:
+        """A node computes in the lower precision now."""
+        self.changed[self._path(node)] = None
+
+    def keep(self, node: str, why: str) -> None:
+        """A node stays in float32."""
+        self.kept.setdefault(self._path(node), {})[why] = None
+
+    def _path(self, node: str) -> str:
+        return self.table.path_of_operation(node) or "the model's own call"
+
+
+class Reduction:
+    """One export in a lower precision than float32.
+
+    Args:
+        kind: `float16` or `int8`.
+        table: The model's layers.
+        only: Layers that may be changed, with what they hold; None for all.
+
+    Attributes:
+        kind: The same.
+        tolerance: Largest difference from Keras that is allowed where the caller names none.
+        early: Passes over single operators, before the two of a Bidirectional become one.
+        late: Passes over the graph as it will be written.
+    """
+
+    def __init__(self, kind: str, table: LayerTable, only: tuple[str, ...] | None) -> None:
+        self.kind = kind
+        self.tolerance = _BUDGETS[kind]
+        self._record = Record(table, only)
+        self.early: list[ir.passes.PassBase] = []
+        self.late: list[ir.passes.PassBase] = []
+        if kind == "int8":
+            self.early = [ScanFormPass(self._worth_a_scan), QuantizePass(self._record)]
+        else:
+            self.late = [common.TopologicalSortPass(), HalvePass(self._record)]
+
+    def _worth_a_scan(self, node: ir.Node) -> bool:
+        return self._record.wants(str(node.name)) and worth_a_scan(node)
+
+    def stated(self, manifest: Manifest, tolerance: float | None) -> Manifest:
+        """A manifest that says which precision the file has, and within what it was compared."""
+        bound = self.tolerance if tolerance is None else tolerance
+        return replace(manifest, precision=Stated(self.kind, bound))
+
+    def require_some(self) -> None:
+        """Refuse a file that would be one of float32.
+
+        Raises:
+            ArgumentError: Nothing was found to compute in the lower precision.
+        """
+        if not self._record.changed:
+            kept = [f"{path!r}: {why}" for path, each in self._record.kept.items() for why in each]
+            raise ArgumentError(
+                f"precision={self.kind!r} finds nothing in the model to compute in {self.kind}",
+                expected="an Embedding, Dense or recurrent layer, large enough to gain by it",
+                received="; ".join(kept) or "no layer with weights of that kind",
+                remedy="leave precision= out",
+            )
+
+    def layers(self, records: Sequence[LayerRecord]) -> tuple[LayerRecord, ...]:
+        """The records of layers, with the precision that each has."""
+        return tuple(
+            replace(record, precision=self.kind if self._changed(record.name) else "float32")
+            for record in records
+        )
+
+    def _changed(self, path: str) -> bool:
+        return any(f"{name}/".startswith(f"{path}/") for name in self._record.changed)
+
+    def notes(self, tolerance: float | None) -> tuple[str, ...]:
+        """What the report says: the budget, what else is to know, and what stays in float32."""
+        bound = self.tolerance if tolerance is None else tolerance
+        changed = listed(list(self._record.changed))
+        return (
+            f"{self.kind} in {changed}; compared within {bound:.2g} * max(1, |value|)",
+            *_NOTES[self.kind],
+            *(
+                f"layer {path!r} has weights that stay float32: {why}"
+                for path, reasons in self._record.kept.items()
+                for why in reasons
+            ),
+        )
+
+
+_NOTES = {
+    "float16": (
+        "float16 is for GPUs: ONNX Runtime's CPU, which made the comparison, computes it in "
+        "float32 between casts, and no faster",
+        "states are float32 at the border and float16 inside: each call rounds what it is given",
+    ),
+    "int8": (),
+}
+
+
+def reduction(precision: Any, table: LayerTable) -> Reduction | None:
+    """Read the argument `precision`.
+
+    Args:
+        precision: `float32`, `float16`, `int8`, or a mapping of layers to these; None for float32.
+        table: The model's layers.
+
+    Returns:
+        What is to be done; None for float32.
+
+    Raises:
+        ArgumentError: It is none of those, names a layer that is not there, or two lower
+            precisions.
+    """
+    if isinstance(precision, Mapping):
+        return _by_layer(precision, table)
+    _check(precision)
+    if precision in (None, "float32"):
+        return None
+    return Reduction(precision, table, None)
+
+
+def _by_layer(precision: Mapping[Any, Any], table: LayerTable) -> Reduction | None:
+    known = [entry.path for entry in table]
+    for path, kind in precision.items():
+        _check(kind)
+        if path not in known:
+            raise ArgumentError(
+                f"precision= names the layer {path!r}, which the model does not have",
+                expected=f"one of {known}",
+            )
+    kinds = sorted({kind for kind in precision.values() if kind not in (None, "float32")})
+    if len(kinds) > 1:
+        raise ArgumentError(
+            "precision= asks for two lower precisions in one file", received=" and ".join(kinds)
+        )
+    if not kinds:
+        return None
+    only = tuple(path for path, kind in precision.items() if kind == kinds[0])
+    return Reduction(kinds[0], table, only)
+
+
+def _check(precision: Any) -> None:
+    if precision is not None and precision not in get_args(Precision):
+        raise ArgumentError(
+            "precision= is none of the known choices",
+            expected='"float32", "float16", "int8", or a mapping of layer names to these',
+            received=repr(precision),
+        )
+
+
+def refuse_mixed(asked: Reduction | None, half: Sequence[str]) -> None:
+    """Refuse to lower the precision of a model that is not float32 to begin with.
+
+    Args:
+        asked: What `precision=` asks for.
+        half: Layers that compute in float16.
+
+    Raises:
+        ArgumentError: There are such layers.
+    """
+    if asked is not None and half:
+        raise ArgumentError(
+            f"precision={asked.kind!r} starts from float32, and the model computes in float16 "
+            f"({listed(half)})",
+            remedy="leave precision= out, which keeps what the model computes in, or build it "
+            "under keras.config.set_dtype_policy('float32') and give it the weights",
+        )
