@@ -64,17 +64,22 @@ def check_parity(
     Args:
         subject: The Keras side.
         candidate: The other side.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for that of
-            what the model computes in.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for the
+            budget in the manifest, or that of what the model computes in.
         calls: Consecutive calls at each batch size.
 
     Returns:
         The report, whether it matches or not.
     """
     half = float16_layers(subject.step.reference.trace.function.graph, subject.table)
+    reduced = subject.step.manifest.precision
     if tolerance is None:
-        tolerance = default_tolerance(half)
-    recorder = Recorder(tolerance, half)
+        tolerance = default_tolerance(half) if reduced is None else reduced.tolerance
+    kind = "" if reduced is None else reduced.kind
+    recorder = Recorder(tolerance, half, kind)
+    if kind:
+        scale = "the largest |value| of the tensor" if recorder.by_tensor else "|value|"
+        recorder.notes.append(f"compared within {tolerance:.2g} * max(1, {scale}): {kind}")
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
@@ -108,13 +113,8 @@ def _lengths(
     return [usable[call % len(usable)] for call in range(calls)]
 
 
-def require_match(report: ParityReport, name: str, precision: str = "") -> None:
+def require_match(report: ParityReport, name: str) -> None:
     """Turn a report that does not match into an error.
-
-    Args:
-        report: The report.
-        name: The model's name.
-        precision: The lower precision that was asked for.
 
     Raises:
         ParityError: An output or state is beyond the tolerance.
@@ -124,7 +124,7 @@ def require_match(report: ParityReport, name: str, precision: str = "") -> None:
     wrong = [error for error in report.errors if not error.ok]
     worst = max(wrong, key=lambda error: error.max_abs)
     half = f" in float16 ({listed(report.float16)})" if report.float16 else ""
-    half = f" in {precision}" if precision else half
+    half = f" in {report.precision}" if report.precision else half
     raise ParityError(
         f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",

@@ -48,7 +48,7 @@ def check_chunks(subject: Subject, candidate: Step, recorder: Recorder) -> None:
     got = joined(parts, [tensor.time_axis for tensor in manifest.outputs])
     named = dict(zip([tensor.name for tensor in manifest.outputs], got, strict=True))
     where = f"chunks of {list(_SIZES)} against the whole, batch {batch}"
-    alone = Recorder(recorder.tolerance)
+    alone = Recorder(recorder.tolerance, precision=recorder.precision)
     alone.compare("output", expected, named, where)
     require_same(alone, subject.suspects)
     recorder.compare("output", expected, named, where)

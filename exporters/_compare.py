@@ -94,7 +94,7 @@ def compare(
     )
     require_streams(found, table, tolerance)
     subject = make_subject(table, found, manifest, inputs, outputs)
-    return check_parity(subject, candidate, manifest.bound(tolerance), calls=calls)
+    return check_parity(subject, candidate, tolerance, calls=calls)
 
 
 def _states_like(manifest: Manifest, surveyed: Survey) -> StatesArgument:

@@ -155,8 +155,8 @@ def export(
     if verify:
         tell("check")
         subject = make_subject(table, found, manifest, plan.model_inputs, plan.model_outputs)
-        parity = check_parity(subject, OnnxStep(content, manifest), manifest.bound(tolerance))
-        require_match(parity, model.name, reduced.kind if reduced else "")
+        parity = check_parity(subject, OnnxStep(content, manifest), tolerance)
+        require_match(parity, model.name)
     replace_file(target, content)
     layers = describe_layers(finished, table, trace.declined)
     return ExportReport(
@@ -170,7 +170,7 @@ def export(
         notes=(
             *adapted,
             *found.notes,
-            *(reduced.notes(tolerance) if reduced else ()),
+            *(reduced.notes() if reduced else ()),
             *(parity.notes if parity else ()),
             *(() if verify else ("not compared with Keras (verify=False)",)),
         ),

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 _SMALL = 16  # elements of a constant that is worth comparing
 # ONNX's own names for the outputs of the operators that have several.
 _LSTM = ("Y", "Y_h", "Y_c")
-_OUTPUT_NAMES = {"LSTM": _LSTM, "DynamicQuantizeLSTM": _LSTM, "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
+_OUTPUT_NAMES = {
+    "LSTM": _LSTM,
+    "DynamicQuantizeLSTM": _LSTM,
+    "GRU": ("Y", "Y_h"),
+    "RNN": ("Y", "Y_h"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,6 @@ def finish(
         reduced: The passes of a lower precision than float32.
     """
     model = ir.from_proto(proto)
-    early, late = (reduced.early, reduced.late) if reduced else ([], [])
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
@@ -81,10 +85,9 @@ def finish(
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         HoistPass(),
-        *early,
+        *(reduced.passes if reduced else ()),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
-        *late,
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.TopologicalSortPass(),

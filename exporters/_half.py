@@ -81,8 +81,7 @@ def _follows(node: ir.Node, narrow: dict[tuple[int, ir.Value], ir.Value]) -> boo
 def _overflows(node: ir.Node) -> bool:
     arrays = [constant(node.inputs[index]) for index in _floats(node)]
     return any(
-        array is not None and array.size and not np.abs(array).max() <= _LARGEST
-        for array in arrays
+        array is not None and array.size and not np.abs(array).max() <= _LARGEST for array in arrays
     )
 
 

@@ -39,8 +39,12 @@ class Int8:
     scales: Array
 
 
-def by_columns(weight: Array) -> Int8:
+def by_columns(weight: Array, *, summed: bool = True) -> Int8:
     """Round a weight `[rows, columns]` to int8, a scale for each column.
+
+    Args:
+        weight: The weight.
+        summed: Whether its rows are summed up in a product, and not only looked up.
 
     NOTE: a scale is such that two weights of one sign in neighbouring rows sum up to 128 at most,
     and not that the largest becomes 127. x86 processors with AVX2 and without VNNI multiply
@@ -48,20 +52,16 @@ def by_columns(weight: Array) -> Int8:
     does not reach it. Without this a file would be right here and wrong there. It costs at
     most one of the eight bits.
     """
-    padded = np.pad(weight, [(0, weight.shape[0] % 2), (0, 0)])
-    first, second = padded[0::2], padded[1::2]
-    above = np.maximum(first, 0) + np.maximum(second, 0)
-    below = np.minimum(first, 0) + np.minimum(second, 0)
-    largest = np.maximum(above, -below).max(axis=0, initial=0.0)
+    sizes = np.abs(weight)
+    if summed:
+        padded = np.pad(weight, [(0, weight.shape[0] % 2), (0, 0)])
+        first, second = padded[0::2], padded[1::2]
+        above = np.maximum(first, 0) + np.maximum(second, 0)
+        below = np.minimum(first, 0) + np.minimum(second, 0)
+        sizes = np.maximum(above, -below)
+    largest = sizes.max(axis=0, initial=0.0)
     scales = np.where(largest > 0, largest / _STEPS, 1.0).astype(np.float32)
     return Int8(np.rint(weight / scales).astype(np.int8), scales)
-
-
-def by_rows(table: Array) -> Int8:
-    """Round a table `[rows, columns]` that is only looked up, a scale for each row `[rows, 1]`."""
-    largest = np.abs(table).max(axis=1, keepdims=True, initial=0.0)
-    scales = np.where(largest > 0, largest / _STEPS, 1.0).astype(np.float32)
-    return Int8(np.rint(table / scales).astype(np.int8), scales)
 
 
 def product(writer: NodeWriter, left: ir.Value, weight: Array) -> ir.Value:
@@ -93,17 +93,17 @@ def product(writer: NodeWriter, left: ir.Value, weight: Array) -> ir.Value:
 
 
 def lookup(writer: NodeWriter, table: Array, indices: ir.Value) -> ir.Value:
-    """Rows of a table by ONNX's Gather (version 13); float32 `[..., columns]`.
+    """Rows of a table by ONNX's Gather and DequantizeLinear (version 13); float32 `[..., columns]`.
 
     Args:
         writer: Where the nodes go.
         table: float32 `[rows, columns]`.
         indices: Integers `[...]`.
     """
-    rounded = by_rows(table)
+    rounded = by_columns(table, summed=False)
     values = writer.node("Gather", [writer.const("int8", rounded.values), indices], axis=0)
-    scales = writer.node("Gather", [writer.const("scales", rounded.scales), indices], axis=0)
-    return writer.node("Mul", [writer.node("Cast", [values], to=_FLOAT), scales])
+    scales = writer.const("scales", rounded.scales)
+    return writer.node("DequantizeLinear", [values, scales], axis=-1)
 
 
 def lstm(writer: NodeWriter, node: ir.Node, weights: tuple[Array, Array]) -> list[ir.Value]:

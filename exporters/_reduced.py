@@ -79,20 +79,19 @@ class Reduction:
     Attributes:
         kind: The same.
         tolerance: Largest difference from Keras that is allowed where the caller names none.
-        early: Passes over single operators, before the two of a Bidirectional become one.
-        late: Passes over the graph as it will be written.
+        passes: Those of the finish stage, over single operators: before the two of a
+            Bidirectional become one.
     """
 
     def __init__(self, kind: str, table: LayerTable, only: tuple[str, ...] | None) -> None:
         self.kind = kind
         self.tolerance = _BUDGETS[kind]
         self._record = Record(table, only)
-        self.early: list[ir.passes.PassBase] = []
-        self.late: list[ir.passes.PassBase] = []
-        if kind == "int8":
-            self.early = [ScanFormPass(self._worth_a_scan), QuantizePass(self._record)]
-        else:
-            self.late = [common.TopologicalSortPass(), HalvePass(self._record)]
+        self.passes: list[ir.passes.PassBase] = (
+            [ScanFormPass(self._worth_a_scan), QuantizePass(self._record)]
+            if kind == "int8"
+            else [common.TopologicalSortPass(), HalvePass(self._record)]
+        )
 
     def _worth_a_scan(self, node: ir.Node) -> bool:
         return self._record.wants(str(node.name)) and worth_a_scan(node)
@@ -127,12 +126,10 @@ class Reduction:
     def _changed(self, path: str) -> bool:
         return any(f"{name}/".startswith(f"{path}/") for name in self._record.changed)
 
-    def notes(self, tolerance: float | None) -> tuple[str, ...]:
-        """What the report says: the budget, what else is to know, and what stays in float32."""
-        bound = self.tolerance if tolerance is None else tolerance
-        changed = listed(list(self._record.changed))
+    def notes(self) -> tuple[str, ...]:
+        """What the report says: where the precision is, what to know, what stays in float32."""
         return (
-            f"{self.kind} in {changed}; compared within {bound:.2g} * max(1, |value|)",
+            f"{self.kind} in {listed(list(self._record.changed))}",
             *_NOTES[self.kind],
             *(
                 f"layer {path!r} has weights that stay float32: {why}"

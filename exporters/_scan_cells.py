@@ -74,7 +74,7 @@ def step(cell: Cell, writer: NodeWriter, *, masked: bool, stacked: bool) -> ir.G
         new = body.node("Where", [mask, new, h])
     outputs = [new, body.node("Identity", [new])] if stacked else [new]
     for value in outputs:
-        value.dtype = ir.DataType.FLOAT
+        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape([None, cell.units])
     return ir.Graph(body.inputs, outputs, nodes=body.nodes, name="step")
 
 
@@ -88,9 +88,7 @@ class _Body:
         self._writer = writer
         self._alphas, self._betas = list(cell.alphas), list(cell.betas)
 
-    def input(
-        self, name: str, size: int, dtype: ir.DataType = ir.DataType.FLOAT
-    ) -> ir.Value:
+    def input(self, name: str, size: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
         """An input `[batch, size]`."""
         value = ir.Value(name=f"step/{name}", shape=ir.Shape([None, size]))
         value.dtype = dtype

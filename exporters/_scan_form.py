@@ -75,10 +75,9 @@ class _Operator:
         attributes: dict[str, Any] = {"body": body, "num_scan_inputs": len(slices)}
         if reverse and lengths is None:
             attributes["scan_input_directions"] = [1] * len(slices)
-            attributes["scan_output_directions"] = [1] * stacked
-        final, *outputs = writer.nodes(
-            "Scan", [initial, *slices], count=1 + stacked, **attributes
-        )
+            if stacked:
+                attributes["scan_output_directions"] = [1]
+        final, *outputs = writer.nodes("Scan", [initial, *slices], count=1 + stacked, **attributes)
         if stacked:
             if reverse and lengths is not None:
                 outputs = [self._turned(outputs[0], wide)]

@@ -26,9 +26,10 @@ class TensorError:
         name: Name of the output or state.
         kind: Which of the two.
         max_abs: Largest absolute difference.
-        max_rel: Largest difference divided by the expected magnitude, where that exceeds 1.
+        max_rel: Largest difference divided by the expected magnitude, where that exceeds 1; by
+            the largest of the tensor for a file in int8.
         where: Batch size, call and index of the largest absolute difference.
-        ok: Whether every value is within `tolerance * max(1, |expected|)`.
+        ok: Whether every value is within `tolerance * max(1, |expected|)`, or the tensor's largest.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ParityReport:
         checks: What was compared with what.
         notes: What was left out or done otherwise, and why.
         float16: What computes in float16, whose rounding both sides do at other places.
+        precision: The lower precision than Keras's that the file computes in, if it does.
     """
 
     errors: tuple[TensorError, ...]
@@ -62,6 +64,7 @@ class ParityReport:
     checks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     float16: tuple[str, ...] = ()
+    precision: str = ""
 
     @property
     def ok(self) -> bool:
@@ -84,12 +87,21 @@ class Recorder:
 
     tolerance: float
     float16: tuple[str, ...] = ()
+    precision: str = ""
     batches: set[int] = field(default_factory=set)
     lengths: set[int] = field(default_factory=set)
     calls: int = 0
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _worst: dict[tuple[str, str], TensorError] = field(default_factory=dict)
+
+    @property
+    def by_tensor(self) -> bool:
+        """Whether a difference counts by the largest value of its tensor, and not by its own.
+
+        In int8 a product is as inexact as its largest terms, also where they cancel out.
+        """
+        return self.precision == "int8"
 
     def compare(
         self,
@@ -100,7 +112,10 @@ class Recorder:
     ) -> None:
         """Compare tensors by name; shape and dtype count, and NaN equals NaN."""
         for name, want in expected.items():
-            self._keep(_difference(kind, name, want, got[name], where, self.tolerance))
+            found = _difference(
+                kind, name, want, got[name], where, self.tolerance, by_tensor=self.by_tensor
+            )
+            self._keep(found)
 
     def _keep(self, new: TensorError) -> None:
         old = self._worst.get((new.kind, new.name))
@@ -129,11 +144,19 @@ class Recorder:
             checks=tuple(self.checks),
             notes=tuple(dict.fromkeys(self.notes)),
             float16=self.float16,
+            precision=self.precision,
         )
 
 
 def _difference(
-    kind: Literal["output", "state"], name: str, want: Array, got: Array, where: str, bound: float
+    kind: Literal["output", "state"],
+    name: str,
+    want: Array,
+    got: Array,
+    where: str,
+    bound: float,
+    *,
+    by_tensor: bool,
 ) -> TensorError:
     if want.shape != got.shape or want.dtype != got.dtype:
         place = f"{where}: {got.dtype}{list(got.shape)}, expected {want.dtype}{list(want.shape)}"
@@ -145,8 +168,11 @@ def _difference(
         distance = np.abs(wide - other)
     same = (wide == other) | (np.isnan(wide) & np.isnan(other))
     distance = np.where(same, 0.0, np.where(np.isnan(distance), np.inf, distance))
+    size = np.abs(wide)
+    if by_tensor:
+        size = size.max(where=np.isfinite(size), initial=0.0)
     with np.errstate(invalid="ignore"):
-        relative = np.where(same, 0.0, distance / np.maximum(1.0, np.abs(wide)))
+        relative = np.where(same, 0.0, distance / np.maximum(1.0, size))
     index = np.unravel_index(int(np.argmax(distance)), distance.shape)
     place = f"{where}, index {[int(i) for i in index]}"
     return TensorError(

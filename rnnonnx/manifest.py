@@ -146,8 +146,9 @@ class Precision:
 
     Attributes:
         kind: `float16` or `int8`.
-        tolerance: The bound on `|got - expected| / max(1, |expected|)` that the file was compared
-            with its source within.
+        tolerance: What the file was compared with its source within: a bound on
+            `|got - expected| / max(1, |expected|)`. For int8 `|expected|` is the largest of the
+            tensor, since a product's error follows its largest terms.
     """
 
     kind: str
@@ -172,12 +173,6 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_names(self)
-
-    def bound(self, tolerance: float | None) -> float | None:
-        """The tolerance that a caller gives, else that of the file's own precision, if it has one."""
-        if tolerance is not None or self.precision is None:
-            return tolerance
-        return self.precision.tolerance
 
     def to_json(self) -> str:
         """The document as it is stored in the file: compact, with a fixed key order."""
