@@ -15,6 +15,7 @@ from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 from ._compat import own_variables
 from ._constants import constant
 from ._directions import MergeDirectionsPass
+from ._fold import FoldPass, MergeEqualStepsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
 from ._shapes import infer_shapes
@@ -84,9 +85,11 @@ def finish(
         WidenPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
+        FoldPass(),
         HoistPass(),
         *(reduced.passes if reduced else ()),
         common.CommonSubexpressionEliminationPass(size_limit=0),
+        MergeEqualStepsPass(),
         MergeDirectionsPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rnnonnx.errors import ArgumentError
@@ -20,6 +19,8 @@ from ._wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx_ir as ir
 
     from rnnonnx.manifest import Manifest
 
@@ -141,8 +142,7 @@ class Reduction:
 
 _NOTES = {
     "float16": (
-        "float16 is for GPUs: ONNX Runtime's CPU, which made the comparison, computes it in "
-        "float32 between casts, and no faster",
+        "float16 is for GPUs: ONNX Runtime's CPU computes it in float32 between casts, no faster",
         "states are float32 at the border and float16 inside: each call rounds what it is given",
     ),
     "int8": (),

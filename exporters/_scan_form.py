@@ -6,9 +6,8 @@ The product with the input is computed for all steps before the Scan, as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +15,9 @@ import onnx_ir as ir
 from ._constants import constant, integers
 from ._scan_cells import Cell, step
 from ._writer import Constants, NodeWriter, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _W, _R, _B, _LENGTHS, _INITIAL = 1, 2, 3, 4, 5  # inputs of GRU and RNN (version 14)
 _GATES = {"GRU": 3, "RNN": 1}

@@ -184,24 +184,6 @@ def test_what_stays_float32_is_told(exported):
     assert (made["conv"], made["gru"], made["small"]) == ("float32", "int8", "float32")
 
 
-def test_a_table_that_is_also_multiplied_with_stays_float32(exported):
-    class Tied(keras.layers.Layer):
-        def __init__(self):
-            super().__init__(name="tied")
-            self.table = keras.layers.Embedding(64, 32, name="table")
-            self.gru = keras.layers.GRU(32, return_sequences=True, name="gru")
-
-        def call(self, tokens):
-            hidden = self.gru(self.table(tokens))
-            return keras.ops.matmul(hidden, keras.ops.transpose(self.table.embeddings))
-
-    tokens = keras.Input((None,), dtype="int32", name="tokens")
-    file = exported(keras.Model(tokens, Tied()(tokens)), precision="int8")
-    assert {layer.precision for layer in file.report.layers if layer.name.endswith("gru")} == {
-        "int8"
-    }
-
-
 def test_layers_by_name(exported):
     model = keras.Sequential(
         [
