@@ -24,7 +24,7 @@ FEWEST = 1024
 _WEIGHTED = frozenset(
     ("Conv", "ConvTranspose", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 )
-_PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+_PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
 class QuantizePass(ir.passes.InPlacePass):
@@ -63,17 +63,17 @@ def worth_a_scan(node: ir.Node) -> bool:
     return node.op_type in ("GRU", "RNN") and not _why_not_recurrent(node)
 
 
-def walk(graph: ir.Graph, owner: str = "") -> Iterator[tuple[ir.Node, str]]:
-    """Every node of a graph and of those inside of it, with the name that tells its layer.
+def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Every node of a graph and of those inside of it, with the node that tells its layer.
 
-    That is its own; in a body, that of the node that holds the body.
+    That is itself; in a body, the outermost node that holds the body.
     """
     for node in graph:
-        name = owner or str(node.name)
-        yield node, name
+        owner = node if holder is None else holder
+        yield node, owner
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
-                yield from walk(attribute.as_graph(), name)
+                yield from walk(attribute.as_graph(), owner)
 
 
 def _weights(node: ir.Node) -> int:
@@ -103,11 +103,11 @@ def _why_not(node: ir.Node, weights: int) -> str:
         return f"the weights of its {node.op_type} are no matrix that the input is multiplied with"
     if node.op_type == "Gather":
         return _why_not_gather(node)
-    if array.shape[0] > _int8.MOST_ROWS:
-        return f"a sum of {array.shape[0]} products may exceed int32"
+    if max(array.shape) > _int8.MOST_ROWS:
+        return f"a sum of {max(array.shape)} products may exceed int32"
     given = {a.name: a.value for a in node.attributes.values()}
-    if node.op_type == "Gemm" and any(_PLAIN_GEMM[name] != given[name] for name in given):
-        return "its Gemm transposes or scales"
+    if node.op_type == "Gemm" and any(given.get(n, v) != v for n, v in _PLAIN_GEMM.items()):
+        return "its Gemm scales, or transposes its input"
     return ""
 
 
@@ -153,6 +153,9 @@ def _replace(node: ir.Node, writer: NodeWriter) -> None:
         else:
             kernel = constant(second)
             assert kernel is not None  # noqa: S101 - as above
+            turned = node.attributes.get("transB")
+            if turned is not None and turned.as_int():
+                kernel = np.ascontiguousarray(kernel.T)
             results = [_int8.product(writer, first, kernel)]
             if bias and bias[0] is not None:
                 results = [writer.node("Add", [*results, bias[0]])]

@@ -31,42 +31,65 @@ Precision: TypeAlias = Literal["float32", "float16", "int8"]
 
 # NOTE: measured; docs/precision.md has the numbers, benchmarks/precision.py makes them.
 INT8_TOLERANCE: Final = 2.0**-4
+# NOTE: measured likewise: units from which int8 is no slower at batch 1.
+_LARGE: Final = 256
 _BUDGETS: Final = {"float16": FLOAT16_TOLERANCE, "int8": INT8_TOLERANCE}
 
 
 @dataclass(slots=True)
 class Record:
-    """What the passes may do and did, by the names of nodes, which tell their layers.
+    """What the passes may do and did, by layers.
 
     Attributes:
         table: The model's layers.
         only: Layers that may be changed, with what they hold; None for all.
         changed: Layers that compute in the lower precision.
         kept: Why layers have weights that stay in float32.
+        small: GRUs and SimpleRNNs that are Scans now, and too small to gain by it in every call.
     """
 
     table: LayerTable
     only: tuple[str, ...] | None = None
     changed: dict[str, None] = field(default_factory=dict)
     kept: dict[str, dict[str, None]] = field(default_factory=dict)
+    small: dict[str, None] = field(default_factory=dict)
 
-    def wants(self, node: str) -> bool:
+    def wants(self, owner: ir.Node) -> bool:
         """Whether the layer of a node is to compute in the lower precision."""
         if self.only is None:
             return True
-        path = f"{self._path(node)}/"
+        path = f"{self._path(owner)}/"
         return any(path.startswith(f"{name}/") for name in self.only)
 
-    def change(self, node: str) -> None:
-        """A node computes in the lower precision now."""
-        self.changed[self._path(node)] = None
+    def change(self, owner: ir.Node) -> None:
+        """A node, or one in its body, computes in the lower precision now."""
+        self.changed[self._path(owner)] = None
 
-    def keep(self, node: str, why: str) -> None:
-        """A node stays in float32."""
-        self.kept.setdefault(self._path(node), {})[why] = None
+    def keep(self, owner: ir.Node, why: str) -> None:
+        """A node, or one in its body, stays in float32."""
+        self.kept.setdefault(self._path(owner), {})[why] = None
 
-    def _path(self, node: str) -> str:
-        return self.table.path_of_operation(node) or "the model's own call"
+    def take_apart(self, node: ir.Node) -> bool:
+        """Whether a GRU or RNN is to become a Scan."""
+        if not self.wants(node) or not worth_a_scan(node):
+            return False
+        if node.attributes["hidden_size"].as_int() < _LARGE:
+            self.small[self._path(node)] = None
+        return True
+
+    def _path(self, owner: ir.Node) -> str:
+        """The layer of a node; one that an optimizer made belongs to its neighbour's."""
+        waiting, seen = [owner], {owner}
+        for node in waiting:
+            path = self.table.path_of_operation(str(node.name))
+            if path is not None:
+                return path
+            near = [value.producer() for value in node.inputs if value is not None]
+            near += [use.node for value in node.outputs for use in value.uses()]
+            new = [other for other in near if other is not None and other not in seen]
+            seen.update(new)
+            waiting += new
+        return "the model's own call"
 
 
 class Reduction:
@@ -89,13 +112,10 @@ class Reduction:
         self.tolerance = _BUDGETS[kind]
         self._record = Record(table, only)
         self.passes: list[ir.passes.PassBase] = (
-            [ScanFormPass(self._worth_a_scan), QuantizePass(self._record)]
+            [ScanFormPass(self._record.take_apart), QuantizePass(self._record)]
             if kind == "int8"
             else [common.TopologicalSortPass(), HalvePass(self._record)]
         )
-
-    def _worth_a_scan(self, node: ir.Node) -> bool:
-        return self._record.wants(str(node.name)) and worth_a_scan(node)
 
     def stated(self, manifest: Manifest, tolerance: float | None) -> Manifest:
         """A manifest that says which precision the file has, and within what it was compared."""
@@ -132,6 +152,11 @@ class Reduction:
         return (
             f"{self.kind} in {listed(list(self._record.changed))}",
             *_NOTES[self.kind],
+            *(
+                f"layer {path!r} is a Scan in int8: below some {_LARGE} units a single sequence is "
+                "slower than with the float32 operator, batches are faster"
+                for path in self._record.small
+            ),
             *(
                 f"layer {path!r} has weights that stay float32: {why}"
                 for path, reasons in self._record.kept.items()
