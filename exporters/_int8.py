@@ -1,9 +1,10 @@
-"""Weights as int8: how they are rounded, and how a product with them is computed.
+"""Weights as int8: how they are rounded, and how operators take them.
 
 A weight is `values * scales`, with one scale for each column (each unit of the layer) and no
-zero point. What it is multiplied with is rounded when the model runs, each row (each step of
-each sequence) by a scale of its own: so a row's result depends on that row alone, whatever else
-is in the batch or in the chunk.
+zero point. Either the product is made of integers: then what it is multiplied with is rounded
+when the model runs, each row (each step of each sequence) by a scale of its own, so that a row's
+result depends on that row alone, whatever else is in the batch or in the chunk. Or the weight
+is made float32 again when the file is loaded, and what it is multiplied with is not rounded.
 """
 
 from __future__ import annotations
@@ -31,20 +32,16 @@ class Int8:
     """A weight.
 
     Attributes:
-        values: int8 `[rows, columns]`.
-        scales: float32 `[columns]`.
+        values: int8, of the weight's shape.
+        scales: float32, broadcast over the values.
     """
 
     values: Array
     scales: Array
 
 
-def by_columns(weight: Array, *, summed: bool = True) -> Int8:
-    """Round a weight `[rows, columns]` to int8, a scale for each column.
-
-    Args:
-        weight: The weight.
-        summed: Whether its rows are summed up in a product, and not only looked up.
+def by_columns(weight: Array) -> Int8:
+    """Round a weight `[rows, columns]` of a product of integers, a scale for each column.
 
     NOTE: a scale is such that two weights of one sign in neighbouring rows sum up to 128 at most,
     and not that the largest becomes 127. x86 processors with AVX2 and without VNNI multiply
@@ -52,16 +49,42 @@ def by_columns(weight: Array, *, summed: bool = True) -> Int8:
     does not reach it. Without this a file would be right here and wrong there. It costs at
     most one of the eight bits.
     """
-    sizes = np.abs(weight)
-    if summed:
-        padded = np.pad(weight, [(0, weight.shape[0] % 2), (0, 0)])
-        first, second = padded[0::2], padded[1::2]
-        above = np.maximum(first, 0) + np.maximum(second, 0)
-        below = np.minimum(first, 0) + np.minimum(second, 0)
-        sizes = np.maximum(above, -below)
-    largest = sizes.max(axis=0, initial=0.0)
+    padded = np.pad(weight, [(0, weight.shape[0] % 2), (0, 0)])
+    first, second = padded[0::2], padded[1::2]
+    above = np.maximum(first, 0) + np.maximum(second, 0)
+    below = np.minimum(first, 0) + np.minimum(second, 0)
+    return _rounded(weight, np.maximum(above, -below).max(axis=0, initial=0.0))
+
+
+def along(weight: Array, axes: tuple[int, ...]) -> Int8:
+    """Round a weight that will be float32 again, a scale for all that these axes hold.
+
+    The scales keep the weight's rank.
+    """
+    return _rounded(weight, np.abs(weight).max(axis=axes, keepdims=True, initial=0.0))
+
+
+def _rounded(weight: Array, largest: Array) -> Int8:
     scales = np.where(largest > 0, largest / _STEPS, 1.0).astype(np.float32)
     return Int8(np.rint(weight / scales).astype(np.int8), scales)
+
+
+def stored(writer: NodeWriter, name: str, weight: Array, axes: tuple[int, ...]) -> ir.Value:
+    """A weight stored as int8, by ONNX's Cast and Mul (versions 13 and 14); float32.
+
+    NOTE: not by DequantizeLinear. ONNX Runtime computes a Cast and a Mul of constants once, when it
+    loads the file, and so knows a constant weight; a DequantizeLinear it leaves for every call.
+
+    Args:
+        writer: Where the nodes go.
+        name: What the weight is called.
+        weight: float32.
+        axes: Those that the operator sums over: a scale is for one unit.
+    """
+    rounded = along(weight, axes)
+    values = writer.const(f"{name}_int8", rounded.values)
+    scales = writer.const(f"{name}_scales", rounded.scales)
+    return writer.node("Mul", [writer.node("Cast", [values], to=_FLOAT), scales])
 
 
 def product(writer: NodeWriter, left: ir.Value, weight: Array) -> ir.Value:
@@ -100,9 +123,9 @@ def lookup(writer: NodeWriter, table: Array, indices: ir.Value) -> ir.Value:
         table: float32 `[rows, columns]`.
         indices: Integers `[...]`.
     """
-    rounded = by_columns(table, summed=False)
+    rounded = along(table, (0,))
     values = writer.node("Gather", [writer.const("int8", rounded.values), indices], axis=0)
-    scales = writer.const("scales", rounded.scales)
+    scales = writer.const("scales", rounded.scales[0])
     return writer.node("DequantizeLinear", [values, scales], axis=-1)
 
 

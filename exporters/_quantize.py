@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from . import _int8
 from ._constants import constant
-from ._scan_form import weights_of
 from ._writer import Constants, NodeWriter, replace
 
 if TYPE_CHECKING:
@@ -17,13 +16,18 @@ if TYPE_CHECKING:
 
     from ._reduced import Record
 
-# NOTE: an int8 product is some ten nodes, and a node some 150 bytes; fewer weights than these
-# would make the file larger, and each node costs a microsecond a call.
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# NOTE: measured; docs/precision.md has the numbers. Below these a product of integers, some ten
+# nodes, takes longer than one of float32, and a Scan longer than the operator.
+INTEGER_WEIGHTS = 2**16
+INTEGER_UNITS = 256
+# A node has some 150 bytes: of fewer weights the file would become larger.
 FEWEST = 1024
-# Operators with weights; what is in none of the rules below is told of.
-_WEIGHTED = frozenset(
-    ("Conv", "ConvTranspose", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
-)
+# Operators with weights: those that have a form below, and those that have none.
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_PRODUCTS = ("Gemm", "MatMul")
+_WEIGHTED = frozenset((*_RECURRENT, *_PRODUCTS, "Conv", "ConvTranspose", "Einsum", "Gather"))
 _PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
@@ -48,19 +52,23 @@ class QuantizePass(ir.passes.InPlacePass):
             weights = _weights(node)
             if not weights or not self._record.wants(owner):
                 continue
-            why = _why_not(node, weights)
+            why = _why_not(node, sum(array.size for array in weights.values()))
             if why:
                 self._record.keep(owner, why)
                 continue
-            _replace(node, NodeWriter(node, constants, opset))
-            self._record.change(owner)
+            computed = _is_computed(node, weights)
+            if computed:
+                _compute(node, NodeWriter(node, constants, opset), weights)
+            else:
+                _store(node, NodeWriter(owner, constants, opset), weights)
+            self._record.change(owner, stored=not computed)
             modified = True
         return ir.passes.PassResult(model, modified=modified)
 
 
 def worth_a_scan(node: ir.Node) -> bool:
-    """Whether a GRU or RNN has weights enough to be taken apart for them."""
-    return node.op_type in ("GRU", "RNN") and not _why_not_recurrent(node)
+    """Whether products of integers make up for taking a GRU or RNN apart."""
+    return len(_weights(node)) == 2 and node.attributes["hidden_size"].as_int() >= INTEGER_UNITS
 
 
 def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -76,86 +84,76 @@ def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.No
                 yield from walk(attribute.as_graph(), owner)
 
 
-def _weights(node: ir.Node) -> int:
-    """How many constant float32 weights a node has; 0 for one that is no such operator."""
+def _weights(node: ir.Node) -> dict[int, Array]:
+    """The constant float32 weights of a node by position; none of one that is no such operator."""
     if node.domain or node.op_type not in _WEIGHTED:
-        return 0
-    positions = range(1, 3) if node.op_type in ("GRU", "LSTM", "RNN") else range(2)
-    found = [constant(node.inputs[position]) for position in positions]
-    return sum(array.size for array in found if array is not None and _is_weight(array))
+        return {}
+    positions = range(1, 3) if node.op_type in _RECURRENT else range(len(node.inputs))
+    found = {position: constant(node.inputs[position]) for position in positions}
+    return {
+        position: array
+        for position, array in found.items()
+        if array is not None and array.dtype == np.float32 and array.ndim > 1
+    }
 
 
-def _is_weight(array: np.ndarray[Any, Any]) -> bool:
-    return array.dtype == np.float32 and array.ndim > 1
-
-
-def _why_not(node: ir.Node, weights: int) -> str:
+def _why_not(node: ir.Node, count: int) -> str:
     """Why a node stays as it is; empty if it need not."""
-    if node.op_type in ("GRU", "LSTM", "RNN"):
-        return _why_not_recurrent(node)
-    if node.op_type not in ("Gather", "Gemm", "MatMul"):
-        return f"ONNX Runtime has no operator {node.op_type} that rounds its input as it runs"
-    if weights < FEWEST:
-        return _too_few(weights)
-    position = 0 if node.op_type == "Gather" else 1
-    array = constant(node.inputs[position])
-    if array is None or array.ndim != 2 or array.dtype != np.float32:
-        return f"the weights of its {node.op_type} are no matrix that the input is multiplied with"
-    if node.op_type == "Gather":
-        return _why_not_gather(node)
-    if max(array.shape) > _int8.MOST_ROWS:
-        return f"a sum of {max(array.shape)} products may exceed int32"
-    given = {a.name: a.value for a in node.attributes.values()}
-    if node.op_type == "Gemm" and any(given.get(n, v) != v for n, v in _PLAIN_GEMM.items()):
-        return "its Gemm scales, or transposes its input"
-    return ""
-
-
-def _why_not_recurrent(node: ir.Node) -> str:
-    found = weights_of(node)
-    if found is None:
-        return f"the weights of its {node.op_type} are not constant"
-    count = found[0].size + found[1].size
+    if node.op_type in ("ConvTranspose", "Einsum"):
+        return f"there is no int8 form of the operator {node.op_type} here"
     if count < FEWEST:
-        return _too_few(count)
+        return f"{count} weights are too few: their int8 form would be larger"
+    if node.op_type == "Gather":
+        table = node.inputs[0]
+        assert table is not None  # noqa: S101 - it is not optional
+        axis = node.attributes.get("axis")
+        if table.shape is None or len(table.shape) != 2 or (axis is not None and axis.as_int()):
+            return "it does not look up the rows of a matrix"
+        if any(use.node.op_type != "Gather" or use.idx != 0 for use in table.uses()):
+            return "its table is used otherwise, too"
     return ""
 
 
-def _why_not_gather(node: ir.Node) -> str:
-    table = node.inputs[0]
-    assert table is not None  # noqa: S101 - it is not optional
-    axis = node.attributes.get("axis")
-    if axis is not None and axis.as_int() != 0:
-        return "it looks up columns"
-    if any(use.node.op_type != "Gather" or use.idx != 0 for use in table.uses()):
-        return "its table is used otherwise, too"
-    return ""
+def _is_computed(node: ir.Node, weights: dict[int, Array]) -> bool:
+    """Whether a node is computed in int8, and not only its weights stored so."""
+    if node.op_type in ("Gather", "LSTM"):
+        return True
+    array = weights.get(1)
+    if node.op_type not in _PRODUCTS or array is None or array.ndim != 2:
+        return False
+    given = {a.name: a.value for a in node.attributes.values()}
+    plain = all(given.get(name, value) == value for name, value in _PLAIN_GEMM.items())
+    return plain and array.size >= INTEGER_WEIGHTS and max(array.shape) <= _int8.MOST_ROWS
 
 
-def _too_few(count: int) -> str:
-    return f"{count} weights are too few: their int8 form would be larger"
+def _store(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
+    """Store the weights of a node in int8; it computes in float32."""
+    for position, array in weights.items():
+        axes: tuple[int, ...]
+        if node.op_type in _PRODUCTS:
+            turned = node.attributes.get("transB" if position else "transA")
+            last = (position == 0) != (turned is not None and bool(turned.as_int()))
+            axes = (array.ndim - 1 if last else array.ndim - 2,)
+        else:  # [directions, gates * units, rows], or [units, channels, ...] of a Conv
+            axes = (2,) if node.op_type in _RECURRENT else tuple(range(1, array.ndim))
+        name = "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
+        node.replace_input_with(position, _int8.stored(writer, name, array, axes))
 
 
-def _replace(node: ir.Node, writer: NodeWriter) -> None:
+def _compute(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
     """Put the int8 form of a node in its place."""
     if node.op_type == "LSTM":
-        weights = weights_of(node)
-        assert weights is not None  # noqa: S101 - or there would have been a reason against it
-        results = _int8.lstm(writer, node, weights)
+        results = _int8.lstm(writer, node, (weights[1], weights[2]))
     else:
         first, second, *bias = node.inputs
         assert first is not None  # noqa: S101 - neither of the two is optional
         assert second is not None  # noqa: S101
         if node.op_type == "Gather":
-            table = constant(first)
-            assert table is not None  # noqa: S101 - as above
-            results = [_int8.lookup(writer, table, second)]
+            results = [_int8.lookup(writer, weights[0], second)]
         else:
-            kernel = constant(second)
-            assert kernel is not None  # noqa: S101 - as above
             turned = node.attributes.get("transB")
-            if turned is not None and turned.as_int():
-                kernel = np.ascontiguousarray(kernel.T)
+            turn = turned is not None and bool(turned.as_int())
+            kernel = np.ascontiguousarray(weights[1].T) if turn else weights[1]
             results = [_int8.product(writer, first, kernel)]
             if bias and bias[0] is not None:
                 results = [writer.node("Add", [*results, bias[0]])]

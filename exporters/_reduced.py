@@ -31,8 +31,6 @@ Precision: TypeAlias = Literal["float32", "float16", "int8"]
 
 # NOTE: measured; docs/precision.md has the numbers, benchmarks/precision.py makes them.
 INT8_TOLERANCE: Final = 2.0**-4
-# NOTE: measured likewise: units from which int8 is no slower at batch 1.
-_LARGE: Final = 256
 _BUDGETS: Final = {"float16": FLOAT16_TOLERANCE, "int8": INT8_TOLERANCE}
 
 
@@ -44,15 +42,15 @@ class Record:
         table: The model's layers.
         only: Layers that may be changed, with what they hold; None for all.
         changed: Layers that compute in the lower precision.
+        stored: Layers that only have their weights in it.
         kept: Why layers have weights that stay in float32.
-        small: GRUs and SimpleRNNs that are Scans now, and too small to gain by it in every call.
     """
 
     table: LayerTable
     only: tuple[str, ...] | None = None
     changed: dict[str, None] = field(default_factory=dict)
+    stored: dict[str, None] = field(default_factory=dict)
     kept: dict[str, dict[str, None]] = field(default_factory=dict)
-    small: dict[str, None] = field(default_factory=dict)
 
     def wants(self, owner: ir.Node) -> bool:
         """Whether the layer of a node is to compute in the lower precision."""
@@ -61,9 +59,9 @@ class Record:
         path = f"{self._path(owner)}/"
         return any(path.startswith(f"{name}/") for name in self.only)
 
-    def change(self, owner: ir.Node) -> None:
-        """A node, or one in its body, computes in the lower precision now."""
-        self.changed[self._path(owner)] = None
+    def change(self, owner: ir.Node, *, stored: bool = False) -> None:
+        """A node, or one in its body, computes in the lower precision, or has weights in it."""
+        (self.stored if stored else self.changed)[self._path(owner)] = None
 
     def keep(self, owner: ir.Node, why: str) -> None:
         """A node, or one in its body, stays in float32."""
@@ -71,11 +69,7 @@ class Record:
 
     def take_apart(self, node: ir.Node) -> bool:
         """Whether a GRU or RNN is to become a Scan."""
-        if not self.wants(node) or not worth_a_scan(node):
-            return False
-        if node.attributes["hidden_size"].as_int() < _LARGE:
-            self.small[self._path(node)] = None
-        return True
+        return self.wants(node) and worth_a_scan(node)
 
     def _path(self, owner: ir.Node) -> str:
         """The layer of a node; one that an optimizer made belongs to its neighbour's."""
@@ -128,7 +122,7 @@ class Reduction:
         Raises:
             ArgumentError: Nothing was found to compute in the lower precision.
         """
-        if not self._record.changed:
+        if not self._record.changed and not self._record.stored:
             kept = [f"{path!r}: {why}" for path, each in self._record.kept.items() for why in each]
             raise ArgumentError(
                 f"precision={self.kind!r} finds nothing in the model to compute in {self.kind}",
@@ -139,24 +133,23 @@ class Reduction:
 
     def layers(self, records: Sequence[LayerRecord]) -> tuple[LayerRecord, ...]:
         """The records of layers, with the precision that each has."""
-        return tuple(
-            replace(record, precision=self.kind if self._changed(record.name) else "float32")
-            for record in records
-        )
+        return tuple(replace(record, precision=self._of(record.name)) for record in records)
 
-    def _changed(self, path: str) -> bool:
-        return any(f"{name}/".startswith(f"{path}/") for name in self._record.changed)
+    def _of(self, path: str) -> str:
+        for found, name in ((self._record.changed, ""), (self._record.stored, " weights")):
+            if any(f"{changed}/".startswith(f"{path}/") for changed in found):
+                return f"{self.kind}{name}"
+        return "float32"
 
     def notes(self) -> tuple[str, ...]:
         """What the report says: where the precision is, what to know, what stays in float32."""
+        told = [f"{self.kind} in {listed(list(self._record.changed))}"] * bool(self._record.changed)
+        if self._record.stored:
+            where = listed(list(self._record.stored))
+            told.append(f"weights in {self.kind}, and arithmetic in float32, in {where}")
         return (
-            f"{self.kind} in {listed(list(self._record.changed))}",
+            *told,
             *_NOTES[self.kind],
-            *(
-                f"layer {path!r} is a Scan in int8: below some {_LARGE} units a single sequence is "
-                "slower than with the float32 operator, batches are faster"
-                for path in self._record.small
-            ),
             *(
                 f"layer {path!r} has weights that stay float32: {why}"
                 for path, reasons in self._record.kept.items()

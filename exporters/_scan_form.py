@@ -43,12 +43,6 @@ class ScanFormPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(chosen))
 
 
-def weights_of(node: ir.Node) -> tuple[Any, Any] | None:
-    """W and R of a recurrent operator; None if they are not constant."""
-    found = [constant(node.inputs[position]) for position in (_W, _R)]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
-
-
 @dataclass(slots=True)
 class _Operator:
     """One operator, and what takes its place."""
@@ -152,8 +146,9 @@ class _Operator:
 
 def _cell(node: ir.Node) -> Cell:
     """What one step computes, with the weights as a product with a row takes them."""
-    found = weights_of(node)
-    assert found is not None  # noqa: S101 - only such are wanted
+    found = [constant(node.inputs[position]) for position in (_W, _R)]
+    assert found[0] is not None  # noqa: S101 - only such are wanted
+    assert found[1] is not None  # noqa: S101
     kernel, recurrent = found[0][0].T, found[1][0].T
     units, gates = recurrent.shape[0], _GATES[node.op_type]
     bias = inner = None

@@ -43,6 +43,7 @@ _RNN_BIAS: Final = 3
 
 _INT8: Final = 3
 _INT8_WEIGHTS: Final = {
+    "Cast": {0},
     "DequantizeLinear": {0},
     "DynamicQuantizeLSTM": {1, 2},
     "Gather": {0},
@@ -125,11 +126,11 @@ class Weights:
         if node.op_type != "Mul":
             return False
         others = [self._producer.get(other) for other in node.input if other != name]
+        casts = [maker.input[0] for maker in others if maker and maker.op_type == "Cast"]
         return any(
-            maker is not None
-            and maker.op_type == "Cast"
-            and self._op(maker.input[0]) == "MatMulInteger"
-            for maker in others
+            self._op(source) == "MatMulInteger"
+            or (source in self._stored and self._stored[source].data_type == _INT8)
+            for source in casts
         )
 
     def _op(self, name: str) -> str | None:

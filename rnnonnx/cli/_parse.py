@@ -69,7 +69,7 @@ def states(value: str) -> Word | dict[str, str]:
     return pairs(value.split(","), "--states")
 
 
-def precision(items: Iterable[str]) -> str | dict[str, str] | None:
+def precision(items: Iterable[str]) -> Any:
     """The values of `--precision`: one word, or a word by layer; None for no items.
 
     Raises:
