@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from ._steps import Subject
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# What ONNX lacks and ONNX Runtime has.
+_FOREIGN = frozenset((("com.microsoft", "DynamicQuantizeLSTM"),))
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """Refuse a file that is not valid ONNX made of ONNX's own operators.
+    """Refuse a file that is not valid ONNX made of ONNX's own operators, and one of int8.
 
     Raises:
         UnsupportedLayerError: It is not.
     """
     for node in all_nodes(model.graph):
+        if (node.domain, node.op_type) in _FOREIGN:
+            continue
         if node.domain not in _DOMAINS or not onnx.defs.has(node.op_type, domain=node.domain):
             raise UnsupportedLayerError(
                 f"the node {node.name!r} has the operator {node.op_type!r} of the domain "
@@ -58,7 +62,7 @@ def check_parity(
     tolerance: float | None,
     *,
     calls: int = 3,
-    precision: str = "",
+    precision: str | None = None,
     engine: str = "",
     listener: Callable[[Observation], None] | None = None,
     thorough: bool = True,
@@ -72,10 +76,11 @@ def check_parity(
     Args:
         subject: The Keras side.
         candidate: The other side.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for that of
-            what the model computes in.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for the
+            budget in the manifest, or that of what the model computes in.
         calls: Consecutive calls at each batch size.
-        precision: The lower precision than Keras's that the candidate computes in, if it does.
+        precision: The lower precision than Keras's that the candidate computes in, `""` for none;
+            None for what the manifest says.
         engine: What computes the candidate, for the report.
         listener: Called with every comparison.
         thorough: Whether to make all three comparisons, and not the first alone.
@@ -84,10 +89,15 @@ def check_parity(
         The report, whether it matches or not.
     """
     half = float16_layers(subject.step.reference.trace.function.graph, subject.table)
+    reduced = subject.step.manifest.precision if precision is None else None
+    precision = precision or ("" if reduced is None else reduced.kind)
     if tolerance is None:
-        tolerance = default_tolerance(half)
+        tolerance = default_tolerance(half) if reduced is None else reduced.tolerance
     axes = axis_names(subject.step.manifest)
     recorder = Recorder(tolerance, half, precision, axes, engine, listener)
+    if precision:
+        scale = "the largest |value| of the tensor" if recorder.by_tensor else "|value|"
+        recorder.notes.append(f"compared within {tolerance:.2g} * max(1, {scale}): {precision}")
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
@@ -133,6 +143,7 @@ def require_match(report: ParityReport, name: str) -> None:
     wrong = [error for error in report.errors if not error.ok]
     worst = max(wrong, key=lambda error: error.max_abs)
     half = f" in float16 ({listed(report.float16)})" if report.float16 else ""
+    half = f" in {report.precision}" if report.precision else half
     raise ParityError(
         f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",

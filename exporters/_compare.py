@@ -36,7 +36,8 @@ def compare(
         model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
         manifest: Names the inputs, outputs and states of the candidate.
         candidate: `(inputs, states) -> (outputs, new states)`, arrays by the manifest's names.
-        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None as for `export`.
+        tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for the
+            budget in the manifest, else as for `export`.
         calls: Consecutive calls, with carried state, at each batch size.
         sample_inputs: Data by the model's own input names, batch first; random by default.
         weights: The file with the weights, where `model` is the path of JSON.

@@ -15,12 +15,13 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 from ._capture import capture
 from ._check import check_graph, check_parity, require_match
 from ._compat import one_at_a_time
-from ._dtypes import refuse_float64
+from ._dtypes import float16_layers, refuse_float64
 from ._finish import finish
 from ._layers import LayerTable
 from ._load import load
 from ._lower import lower
 from ._plan import plan_interface
+from ._reduced import reduction, refuse_mixed
 from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
 from ._signature import choose_dtypes, read_signature
@@ -29,6 +30,7 @@ from ._streaming import require_streams
 from ._study import study, survey
 
 if TYPE_CHECKING:
+    from ._reduced import Precision
     from ._states import StatesArgument
 
 # NOTE: tf2onnx 1.17 writes opsets up to 18; the lowerings need the RNN operators of 14.
@@ -47,6 +49,7 @@ def export(
     input_dtypes: Mapping[str, str] | None = None,
     verify: bool = True,
     tolerance: float | None = None,
+    precision: Precision | Mapping[str, Precision] | None = None,
     sample_inputs: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] | None = None,
     custom_objects: Mapping[str, Any] | None = None,
@@ -75,7 +78,11 @@ def export(
             say, as `int32`.
         verify: Compare the file with Keras before it is written.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`. None is 1e-5, and
-            2**-7 for a model that computes in float16: 8 units of its precision.
+            2**-7 for a model that computes in float16: 8 units of its precision; with
+            `precision`, the budget of that.
+        precision: `"float16"` for files that run on GPUs, `"int8"` for smaller and faster ones on
+            CPUs, `"float32"`; or these by the names of layers, the others staying float32. Inputs,
+            outputs and states are float32 with each.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
             For a model that is Python code (a subclass of `keras.Model`) it also says which
             arguments it takes, of which dtype and shape.
@@ -119,9 +126,11 @@ def export(
     signature = choose_dtypes(read_signature(model, data), input_dtypes or {})
     table = LayerTable(model)
     refuse_float64(table)
+    reduced = reduction(precision, table)
     own_states = states if isinstance(states, Mapping) else ()
     surveyed = survey(table, signature, batch=batch, opset=opset, own_states=own_states)
     found = study(surveyed, states=states, data=data)
+    refuse_mixed(reduced, float16_layers(found.reference.trace.function.graph, table))
     require_streams(found, table, tolerance)
     trace = capture(
         table,
@@ -136,27 +145,32 @@ def export(
     proto = lower(trace, table, opset=opset)
     tell("finish")
     plan = plan_interface(model, found, trace, states, {} if names is None else names)
-    finished = finish(proto, table, plan.inputs, plan.outputs, plan.manifest)
+    manifest = reduced.stated(plan.manifest, tolerance) if reduced else plan.manifest
+    finished = finish(proto, table, plan.inputs, plan.outputs, manifest, reduced)
     check_graph(finished)
+    if reduced is not None:
+        reduced.require_some()
     content = finished.SerializeToString()
     parity = None
     if verify:
         tell("check")
-        subject = make_subject(table, found, plan.manifest, plan.model_inputs, plan.model_outputs)
-        parity = check_parity(subject, OnnxStep(content, plan.manifest), tolerance)
+        subject = make_subject(table, found, manifest, plan.model_inputs, plan.model_outputs)
+        parity = check_parity(subject, OnnxStep(content, manifest), tolerance)
         require_match(parity, model.name)
     replace_file(target, content)
+    layers = describe_layers(finished, table, trace.declined)
     return ExportReport(
         path=target,
         model_name=model.name,
-        manifest=plan.manifest,
+        manifest=manifest,
         opset=opset,
         size=len(content),
         nodes=count_nodes(finished),
-        layers=describe_layers(finished, table, trace.declined),
+        layers=reduced.layers(layers) if reduced else layers,
         notes=(
             *adapted,
             *found.notes,
+            *(reduced.notes() if reduced else ()),
             *(parity.notes if parity else ()),
             *(() if verify else ("not compared with Keras (verify=False)",)),
         ),

@@ -15,8 +15,10 @@ from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 from ._compat import own_variables
 from ._constants import constant
 from ._directions import MergeDirectionsPass
+from ._fold import FoldPass, MergeEqualStepsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
+from ._shapes import infer_shapes
 from ._unique import UniqueNames
 from ._widen import WidenPass
 
@@ -26,11 +28,18 @@ if TYPE_CHECKING:
     import onnx
 
     from ._layers import LayerTable
+    from ._reduced import Reduction
 
 
 _SMALL = 16  # elements of a constant that is worth comparing
 # ONNX's own names for the outputs of the operators that have several.
-_OUTPUT_NAMES = {"LSTM": ("Y", "Y_h", "Y_c"), "GRU": ("Y", "Y_h"), "RNN": ("Y", "Y_h")}
+_LSTM = ("Y", "Y_h", "Y_c")
+_OUTPUT_NAMES = {
+    "LSTM": _LSTM,
+    "DynamicQuantizeLSTM": _LSTM,
+    "GRU": ("Y", "Y_h"),
+    "RNN": ("Y", "Y_h"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ def finish(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     manifest: Manifest,
+    reduced: Reduction | None = None,
 ) -> onnx.ModelProto:
     """Turn tf2onnx's graph into the one that is written.
 
@@ -65,6 +75,7 @@ def finish(
         inputs: What the graph's inputs are to be, in order, states last.
         outputs: Likewise for the outputs.
         manifest: Stored in the metadata.
+        reduced: The passes of a lower precision than float32.
     """
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
@@ -74,8 +85,11 @@ def finish(
         WidenPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
+        FoldPass(),
         HoistPass(),
+        *(reduced.passes if reduced else ()),
         common.CommonSubexpressionEliminationPass(size_limit=0),
+        MergeEqualStepsPass(),
         MergeDirectionsPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
@@ -95,7 +109,8 @@ def finish(
     model.graph.name = manifest.source.model
     model.doc_string = model.graph.doc_string = None
     model.metadata_props[METADATA_KEY] = manifest.to_json()
-    return ir.to_proto(common.ShapeInferencePass()(model).model)
+    infer_shapes(model)
+    return ir.to_proto(model)
 
 
 class _ShareIntegersPass(ir.passes.InPlacePass):

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from ._layers import LayerEntry, LayerTable
 
 # What a layer is known by comes first; arithmetic and reshaping around it follows.
-_CHARACTERISTIC = ("LSTM", "GRU", "RNN", "Loop", "Scan", "Gather", "Conv", "Gemm", "MatMul")
+_CHARACTERISTIC = (
+    *("LSTM", "DynamicQuantizeLSTM", "GRU", "RNN", "Loop", "Scan"),
+    *("Gather", "Conv", "Gemm", "MatMul", "MatMulInteger"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,16 @@ class LayerRecord:
         form: The ONNX operators that stand for it, the characteristic one first: `LSTM`,
             `Gather`, `Scan`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
         note: Why a layer has no native operator, and why no Scan if that is so; else empty.
+        precision: What `precision=` has made of it: `float16` or `int8`; `int8 weights` where
+            they are stored so and it computes in float32; else `float32`, which also stands for
+            what the model itself computes in.
     """
 
     name: str
     class_name: str
     form: str
     note: str = ""
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,16 @@ _PRODUCTS: Final = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul
 _RNN_WEIGHTS: Final = {1, 2, 3, 7}  # W, R, B, P; not sequence_lens, initial_h, initial_c
 _RNN_BIAS: Final = 3
 
+_INT8: Final = 3
+_INT8_WEIGHTS: Final = {
+    "Cast": {0},
+    "DequantizeLinear": {0},
+    "DynamicQuantizeLSTM": {1, 2},
+    "Gather": {0},
+    "MatMulInteger": {1},
+}
+"""Inputs that hold a weight in int8, by operator; zero points are int8, too."""
+
 
 @dataclass
 class Weights:
@@ -52,7 +62,7 @@ class Weights:
 
     counted: dict[str, int] = field(default_factory=dict)
     _stored: dict[str, Any] = field(default_factory=dict)
-    _producer: dict[str, str] = field(default_factory=dict)
+    _producer: dict[str, Any] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -65,7 +75,7 @@ class Weights:
             self._stored[tensor.name] = tensor
         for node in graph.node:
             for output in node.output:
-                self._producer[output] = node.op_type
+                self._producer[output] = node
             if node.op_type == "Constant":
                 for attribute in node.attribute:
                     if attribute.HasField("t"):
@@ -91,19 +101,42 @@ class Weights:
 
     def _count(self, node: Any, position: int, name: str) -> int:
         tensor = self._stored.get(name)
-        if tensor is None or tensor.data_type not in _FLOATS or not tensor.dims:
+        if tensor is None or not tensor.dims:
             return 0
         size: int = math.prod(tensor.dims)
-        if node.op_type in RECURRENT:
+        if tensor.data_type == _INT8:
+            return size if position in _INT8_WEIGHTS.get(node.op_type, ()) else 0
+        if tensor.data_type not in _FLOATS or self._is_scale(node, name):
+            return 0
+        if node.op_type in (*RECURRENT, "DynamicQuantizeLSTM"):
             if position not in _RNN_WEIGHTS:
                 return 0
             return size // 2 if position == _RNN_BIAS and not _keeps_both_biases(node) else size
         if size == 1 and node.op_type not in _PRODUCTS:
             # One float is a constant of the formula, unless it is the bias of a single unit.
-            others = [self._producer.get(other) for other in node.input if other != name]
+            others = [self._op(other) for other in node.input if other != name]
             bias = node.op_type == "Add" and any(op in _PRODUCTS for op in others)
             return 1 if bias else 0
         return size
+
+    def _is_scale(self, node: Any, name: str) -> bool:
+        """Whether an input says what a step of int8 stands for."""
+        if node.op_type == "DequantizeLinear":
+            return True
+        if node.op_type != "Mul":
+            return False
+        others = [self._producer.get(other) for other in node.input if other != name]
+        casts = [maker.input[0] for maker in others if maker and maker.op_type == "Cast"]
+        return any(
+            self._op(source) == "MatMulInteger"
+            or (source in self._stored and self._stored[source].data_type == _INT8)
+            for source in casts
+        )
+
+    def _op(self, name: str) -> str | None:
+        """The operator that gives a value."""
+        maker = self._producer.get(name)
+        return None if maker is None else str(maker.op_type)
 
 
 def subgraphs(node: Any) -> Iterator[Any]:

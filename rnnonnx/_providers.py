@@ -48,6 +48,13 @@ lack an integer type that graphs do feed them (Clip, Pad, Tile). Nothing here wa
 """
 
 
+_INT8_ON_CPU: Final = {
+    "DynamicQuantizeLSTM": "CUDA has no DynamicQuantizeLSTM",
+    "MatMulInteger": "CUDA multiplies int8 with int8, and this is uint8 with int8",
+}
+"""What files of int8 have that CUDA leaves to the CPU, by the same table."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSummary:
     """What is known of one execution provider and this graph.
@@ -182,6 +189,11 @@ def _cuda_verdict(
         f"{node.name or node.op_type}: {why}"
         for node in recurrent
         for why in _cuda_objections(node, opset)
+    )
+    objections += tuple(
+        f"{node.name or node.op_type}: {_INT8_ON_CPU[node.op_type]}"
+        for node in nodes
+        if node.op_type in _INT8_ON_CPU
     )
     if objections:
         return "part", objections

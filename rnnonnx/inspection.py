@@ -89,6 +89,7 @@ class ModelSummary:
         manifest = document.pop("manifest")
         document["source"] = manifest and manifest["source"]
         document["states"] = manifest["states"] if manifest else []
+        document["precision"] = manifest and manifest["precision"]
         document["has_manifest"] = manifest is not None
         return document
 

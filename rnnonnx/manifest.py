@@ -11,6 +11,7 @@ This module needs numpy alone, so that the runtime can read manifests without on
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -44,6 +45,9 @@ DTYPES: Final = frozenset(
     ]
 )
 """Tensor element types by their numpy names."""
+
+PRECISIONS: Final = frozenset(["float16", "int8"])
+"""Lower precisions that a file may compute in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +141,27 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Precision:
+    """A lower precision than the source's in which a file computes.
+
+    Attributes:
+        kind: `float16` or `int8`.
+        tolerance: What the file was compared with its source within: a bound on
+            `|got - expected| / max(1, |expected|)`. For int8 `|expected|` is the largest of the
+            tensor, since a product's error follows its largest terms.
+    """
+
+    kind: str
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The parsed manifest.
 
     Inputs, outputs and states are in Keras's order: inputs and outputs as the model lists
     them, states layer by layer and, within a layer, as `layer.states` has them (h before c).
+    `precision` is None for a file that computes in what its source computes in.
     """
 
     producer: str
@@ -149,13 +169,14 @@ class Manifest:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     states: tuple[StateTensor, ...]
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         _check_names(self)
 
     def to_json(self) -> str:
         """The document as it is stored in the file: compact, with a fixed key order."""
-        document = {
+        document: dict[str, object] = {
             "format": FORMAT,
             "producer": self.producer,
             "source": {
@@ -179,6 +200,11 @@ class Manifest:
                 for state in self.states
             ],
         }
+        if self.precision is not None:
+            document["precision"] = {
+                "kind": self.precision.kind,
+                "tolerance": self.precision.tolerance,
+            }
         return json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -219,6 +245,7 @@ class Manifest:
             inputs=tuple(_tensor(item, "inputs") for item in top.take("inputs", list)),
             outputs=tuple(_tensor(item, "outputs") for item in top.take("outputs", list)),
             states=tuple(_state(item) for item in top.take("states", list)),
+            precision=_precision(top.take("precision", dict)) if top.has("precision") else None,
         )
         source.done()
         top.done()
@@ -249,6 +276,9 @@ class _Fields:
             )
         return value
 
+    def has(self, name: str) -> bool:
+        return name in self._left
+
     def done(self) -> None:
         if self._left:
             raise ManifestError(f"manifest: {self._where} has unknown fields {sorted(self._left)}")
@@ -268,6 +298,22 @@ def _string_map(value: dict[str, object], where: str) -> dict[str, str]:
     if not all(isinstance(item, str) for item in value.values()):
         raise ManifestError(f"manifest: {where} must map names to strings")
     return {key: str(item) for key, item in value.items()}
+
+
+def _precision(value: dict[str, object]) -> Precision:
+    fields = _Fields(value, "precision")
+    kind = fields.take("kind", str)
+    if kind not in PRECISIONS:
+        raise ManifestError(
+            "manifest: precision.kind is not known", expected=sorted(PRECISIONS), received=kind
+        )
+    tolerance = fields.take("tolerance", int, float)
+    fields.done()
+    if not 0 < tolerance < math.inf:
+        raise ManifestError(
+            "manifest: precision.tolerance must be a positive number", received=tolerance
+        )
+    return Precision(kind, float(tolerance))
 
 
 def _weights_hash(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import jsonschema
@@ -13,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnonnx.errors import ManifestError
-from rnnonnx.manifest import DTYPES, Manifest, Source, StateTensor, Tensor
+from rnnonnx.manifest import (
+    DTYPES,
+    PRECISIONS,
+    Manifest,
+    Precision,
+    Source,
+    StateTensor,
+    Tensor,
+)
 
 WEIGHTS = "sha256:" + "0123456789abcdef" * 4
 GOLDEN = (
@@ -65,6 +74,17 @@ def test_schema_is_valid_and_takes_the_golden_document():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     VALIDATOR.validate(json.loads(GOLDEN))
     assert set(SCHEMA["$defs"]["dtype"]["enum"]) == DTYPES
+
+
+@pytest.mark.parametrize("kind", sorted(PRECISIONS))
+def test_precision_is_there_only_where_it_is_lower(kind):
+    lower = replace(MANIFEST, precision=Precision(kind, 0.0625))
+    text = lower.to_json()
+    assert text == GOLDEN[:-1] + ',"precision":{"kind":"' + kind + '","tolerance":0.0625}}'
+    VALIDATOR.validate(json.loads(text))
+    assert Manifest.from_json(text) == lower
+    assert MANIFEST.precision is None
+    assert set(SCHEMA["properties"]["precision"]["properties"]["kind"]["enum"]) == PRECISIONS
 
 
 MISSING = object()
@@ -127,6 +147,15 @@ REFUSED_BY_BOTH = [
     ((*STATE, "init"), ["0", "0"]),
     ((*STATE, "init"), {}),
     ((*STATE, "init"), MISSING),
+    (("precision",), None),
+    (("precision",), "int8"),
+    (("precision",), {"kind": "int8"}),
+    (("precision",), {"kind": "float32", "tolerance": 0.1}),
+    (("precision",), {"kind": "int8", "tolerance": 0}),
+    (("precision",), {"kind": "int8", "tolerance": -0.1}),
+    (("precision",), {"kind": "int8", "tolerance": True}),
+    (("precision",), {"kind": "int8", "tolerance": "0.1"}),
+    (("precision",), {"kind": "int8", "tolerance": 0.1, "more": 1}),
 ]
 
 # what the schema cannot say

@@ -26,6 +26,7 @@ Tolerance: TypeAlias = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Largest difference from Keras that passes. Default: 1e-5; 2**-7 with float16.",
+        help="Largest difference from Keras that passes. Default: 1e-5; 2**-7 with float16;"
+        " 2**-4 with int8.",
     ),
 ]

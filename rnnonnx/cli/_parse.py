@@ -69,6 +69,18 @@ def states(value: str) -> Word | dict[str, str]:
     return pairs(value.split(","), "--states")
 
 
+def precision(items: Iterable[str]) -> Any:
+    """The values of `--precision`: one word, or a word by layer; None for no items.
+
+    Raises:
+        InputError: There are several words, or words and layers.
+    """
+    values = list(items)
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    return pairs(values, "--precision") or None
+
+
 def custom_objects(items: Iterable[str]) -> dict[str, Any] | None:
     """`["package.module:Name"]` imported, as Keras's `custom_objects`; None for no items.
 

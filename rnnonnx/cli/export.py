@@ -68,6 +68,14 @@ def export(
         bool, typer.Option("--no-verify", help="Do not compare with Keras at the end.")
     ] = False,
     tolerance: Tolerance = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="float16|int8|LAYER=...",
+            help="float16 for a file for GPUs, int8 for a smaller and faster one on CPUs; or by"
+            " layer, repeatable. Inputs, outputs and states stay float32.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a Keras model to one ONNX file with explicit state, checked against Keras.
@@ -78,6 +86,7 @@ def export(
     wanted = _parse.states(states)
     names = _parse.pairs(name or [], "--name")
     dtypes = _parse.pairs(input_dtype or [], "--input-dtype")
+    reduced = _parse.precision(precision or [])
     check_file(output, "-o")
     Kept({"the model": model, "the file of --data": data}).check(output)
     samples = None
@@ -102,6 +111,7 @@ def export(
             input_dtypes=dtypes or None,
             verify=not no_verify,
             tolerance=tolerance,
+            precision=reduced,
             sample_inputs=samples,
             weights=weights,
             custom_objects=_parse.custom_objects(custom_objects or []),
@@ -119,9 +129,12 @@ def _show(result: Any) -> None:
 
     from ._tables import parity_table, state_table, table
 
-    layers = table(f"{result.model_name}: layers", "Layer", "Class", "ONNX")
+    reduced = result.manifest.precision is not None
+    columns = ["Layer", "Class", *["Precision"] * reduced, "ONNX"]
+    layers = table(f"{result.model_name}: layers", *columns)
     for layer in result.layers:
-        layers.add_row(Text(layer.name, "cyan"), layer.class_name, layer.form)
+        precision = [layer.precision] * reduced
+        layers.add_row(Text(layer.name, "cyan"), layer.class_name, *precision, layer.form)
     show(layers, state_table(result.manifest))
     if result.parity is not None:
         show(parity_table(result.parity))

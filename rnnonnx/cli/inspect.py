@@ -53,6 +53,10 @@ def _show(summary: ModelSummary) -> None:
         )
     else:
         show(state_table(summary.manifest))
+        precision = summary.manifest.precision
+        if precision is not None:
+            within = f"compared with its source within {precision.tolerance:g}"
+            show(Text(f"Precision: {precision.kind}, {within}\n"))
         show(*(Text(f"warning: {line}", "bold yellow") for line in summary.warnings))
     opsets = ", ".join(f"{domain} {number}" for domain, number in summary.opsets.items())
     show(

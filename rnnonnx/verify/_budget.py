@@ -71,12 +71,11 @@ def choose_budget(
     tolerance: float | None, manifest: Manifest, metadata: Mapping[str, str], side: Any
 ) -> Budget:
     """The caller's tolerance, else the file's, else that of what the model computes in."""
-    # NOTE: a manifest may say in which precision a file computes, and what that was held to
-    reduced = getattr(manifest, "precision", None)
-    kind = "" if reduced is None else str(reduced.kind)
+    reduced = manifest.precision
+    kind = "" if reduced is None else reduced.kind
     if tolerance is not None:
         return Budget(float(tolerance), "the caller", kind)
-    own = stated(metadata) if reduced is None else float(reduced.tolerance)
+    own = stated(metadata) if reduced is None else reduced.tolerance
     if own is not None:
         return Budget(own, f"stated in the file{kind and f', for {kind}'}", kind)
     what = "float16" if side.float16 else "float32"

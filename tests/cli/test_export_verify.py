@@ -37,6 +37,8 @@ def models(tmp_path_factory):
     stateful = layers.GRU(4, stateful=True, name="gru")
     save("stateful", keras.Input(batch_shape=(2, 5, 3), name="x"), stateful)
     half = layers.GRU(4, dtype="mixed_float16", name="gru")
+    wide = layers.GRU(32, return_sequences=True, name="gru")
+    save("wide", keras.Input((None, 16), name="x"), wide, layers.Dense(64, name="dense"))
     save("half", keras.Input((None, 3), name="x"), half)
     save("unsafe", keras.Input((None, 3)), layers.Lambda(lambda x: x * 2))
     (folder / "damaged.keras").write_bytes(b"PK no archive")
@@ -87,6 +89,31 @@ def test_half_precision_has_a_tolerance_of_its_own(invoke, models, tmp_path):
     assert result.exit_code == 1
 
 
+def test_int8_is_exported_shown_and_verified(invoke, models, tmp_path):
+    out = tmp_path / "m.onnx"
+    result = invoke("export", models / "wide.keras", "-o", out, "--precision", "int8")
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.stdout.split())
+    assert "Precision" in shown
+    assert "compared within 0.062 * max(1, the largest |value| of the tensor): int8" in shown
+    result = invoke("inspect", out)
+    assert "Precision: int8, compared with its source within 0.0625" in result.stdout
+    found = json.loads(invoke("inspect", out, "--json").stdout)
+    assert found["precision"] == {"kind": "int8", "tolerance": 0.0625}
+    result = invoke("verify", models / "wide.keras", out)
+    assert result.exit_code == 0, result.output
+    assert "tolerance 0.0625" in result.stdout
+    assert invoke("verify", models / "wide.keras", out, "--tolerance", "1e-5").exit_code == 1
+
+
+def test_precision_by_layer(invoke, models, tmp_path):
+    options = ("--precision", "dense=int8", "--precision", "gru=float32", "--json")
+    result = invoke("export", models / "wide.keras", "-o", tmp_path / "m.onnx", *options)
+    assert result.exit_code == 0, result.output
+    made = {layer["name"]: layer["precision"] for layer in json.loads(result.stdout)["layers"]}
+    assert (made["gru"], made["dense"]) == ("float32", "int8")
+
+
 def test_export_no_verify_skips_the_comparison(invoke, models, tmp_path):
     result = invoke(
         "export", models / "plain.keras", "-o", tmp_path / "m.onnx", "--no-verify", "--json"
@@ -101,6 +128,12 @@ def test_export_no_verify_skips_the_comparison(invoke, models, tmp_path):
         ("plain.keras", ("--tolerance", "1e-12"), 1, "ParityError"),
         ("stateful.keras", ("--states", "none"), 2, "StatesArgumentError"),
         ("plain.keras", ("--states", "some"), 2, "InputError"),
+        ("plain.keras", ("--precision", "int4"), 2, "ArgumentError"),
+        ("plain.keras", ("--precision", "int8"), 2, "ArgumentError"),
+        ("wide.keras", ("--precision", "no=int8"), 2, "ArgumentError"),
+        ("wide.keras", ("--precision", "int8", "--precision", "float16"), 2, "InputError"),
+        ("wide.keras", ("--precision", "int8", "--tolerance", "1e-6"), 1, "ParityError"),
+        ("half.keras", ("--precision", "float16"), 2, "ArgumentError"),
         ("plain.keras", ("--custom-objects", "no_such_module:Name"), 2, "InputError"),
         ("missing.keras", (), 3, "ModelFileError"),
         ("damaged.keras", (), 3, "ModelFileError"),

@@ -1,0 +1,163 @@
+"""A pass of the finish stage: products, lookups and LSTMs with weights in int8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from . import _int8
+from ._constants import constant
+from ._writer import Constants, NodeWriter, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._reduced import Record
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# NOTE: measured; docs/precision.md has the numbers. Below these a product of integers, some ten
+# nodes, takes longer than one of float32, and a Scan longer than the operator.
+INTEGER_WEIGHTS = 2**16
+INTEGER_UNITS = 256
+# A node has some 150 bytes: of fewer weights the file would become larger.
+FEWEST = 1024
+# Operators with weights: those that have a form below, and those that have none.
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_PRODUCTS = ("Gemm", "MatMul")
+_WEIGHTED = frozenset((*_RECURRENT, *_PRODUCTS, "Conv", "ConvTranspose", "Einsum", "Gather"))
+_PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+
+
+class QuantizePass(ir.passes.InPlacePass):
+    """Rounds weights to int8 where there is a form for them, and tells of the others.
+
+    Args:
+        record: Where what was done and what was not is written down.
+    """
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self._record = record
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the graph and those inside of it. All constants are initializers by now."""
+        model.graph.opset_imports.setdefault("com.microsoft", 1)
+        constants = Constants(model.graph)
+        opset = model.graph.opset_imports[""]
+        modified = False
+        for node, owner in list(walk(model.graph)):
+            weights = _weights(node)
+            if not weights or not self._record.wants(owner):
+                continue
+            why = _why_not(node, sum(array.size for array in weights.values()))
+            if why:
+                self._record.keep(owner, why)
+                continue
+            computed = _is_computed(node, weights)
+            if computed:
+                _compute(node, NodeWriter(node, constants, opset), weights)
+            else:
+                _store(node, NodeWriter(owner, constants, opset), weights)
+            self._record.change(owner, stored=not computed)
+            modified = True
+        return ir.passes.PassResult(model, modified=modified)
+
+
+def worth_a_scan(node: ir.Node) -> bool:
+    """Whether products of integers make up for taking a GRU or RNN apart."""
+    return len(_weights(node)) == 2 and node.attributes["hidden_size"].as_int() >= INTEGER_UNITS
+
+
+def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Every node of a graph and of those inside of it, with the node that tells its layer.
+
+    That is itself; in a body, the outermost node that holds the body.
+    """
+    for node in graph:
+        owner = node if holder is None else holder
+        yield node, owner
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from walk(attribute.as_graph(), owner)
+
+
+def _weights(node: ir.Node) -> dict[int, Array]:
+    """The constant float32 weights of a node by position; none of one that is no such operator."""
+    if node.domain or node.op_type not in _WEIGHTED:
+        return {}
+    positions = range(1, 3) if node.op_type in _RECURRENT else range(len(node.inputs))
+    found = {position: constant(node.inputs[position]) for position in positions}
+    return {
+        position: array
+        for position, array in found.items()
+        if array is not None and array.dtype == np.float32 and array.ndim > 1
+    }
+
+
+def _why_not(node: ir.Node, count: int) -> str:
+    """Why a node stays as it is; empty if it need not."""
+    if node.op_type in ("ConvTranspose", "Einsum"):
+        return f"there is no int8 form of the operator {node.op_type} here"
+    if count < FEWEST:
+        return f"{count} weights are too few: their int8 form would be larger"
+    if node.op_type == "Gather":
+        table = node.inputs[0]
+        assert table is not None  # noqa: S101 - it is not optional
+        axis = node.attributes.get("axis")
+        if table.shape is None or len(table.shape) != 2 or (axis is not None and axis.as_int()):
+            return "it does not look up the rows of a matrix"
+        if any(use.node.op_type != "Gather" or use.idx != 0 for use in table.uses()):
+            return "its table is used otherwise, too"
+    return ""
+
+
+def _is_computed(node: ir.Node, weights: dict[int, Array]) -> bool:
+    """Whether a node is computed in int8, and not only its weights stored so."""
+    if node.op_type in ("Gather", "LSTM"):
+        return True
+    array = weights.get(1)
+    if node.op_type not in _PRODUCTS or array is None or array.ndim != 2:
+        return False
+    given = {a.name: a.value for a in node.attributes.values()}
+    plain = all(given.get(name, value) == value for name, value in _PLAIN_GEMM.items())
+    return plain and array.size >= INTEGER_WEIGHTS and max(array.shape) <= _int8.MOST_ROWS
+
+
+def _store(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
+    """Store the weights of a node in int8; it computes in float32."""
+    for position, array in weights.items():
+        axes: tuple[int, ...]
+        if node.op_type in _PRODUCTS:
+            turned = node.attributes.get("transB" if position else "transA")
+            last = (position == 0) != (turned is not None and bool(turned.as_int()))
+            axes = (array.ndim - 1 if last else array.ndim - 2,)
+        else:  # [directions, gates * units, rows], or [units, channels, ...] of a Conv
+            axes = (2,) if node.op_type in _RECURRENT else tuple(range(1, array.ndim))
+        name = "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
+        node.replace_input_with(position, _int8.stored(writer, name, array, axes))
+
+
+def _compute(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
+    """Put the int8 form of a node in its place."""
+    if node.op_type == "LSTM":
+        results = _int8.lstm(writer, node, (weights[1], weights[2]))
+    else:
+        first, second, *bias = node.inputs
+        assert first is not None  # noqa: S101 - neither of the two is optional
+        assert second is not None  # noqa: S101
+        if node.op_type == "Gather":
+            results = [_int8.lookup(writer, weights[0], second)]
+        else:
+            turned = node.attributes.get("transB")
+            turn = turned is not None and bool(turned.as_int())
+            kernel = np.ascontiguousarray(weights[1].T) if turn else weights[1]
+            results = [_int8.product(writer, first, kernel)]
+            if bias and bias[0] is not None:
+                results = [writer.node("Add", [*results, bias[0]])]
+    for old, new in zip(node.outputs, results, strict=True):
+        replace(old, new)
+    assert node.graph is not None  # noqa: S101 - it is a node of the model
+    node.graph.remove(node, safe=True)
