@@ -21,6 +21,8 @@ from ._steps import both_run
 from ._wording import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._steps import Subject
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -49,7 +51,12 @@ def check_graph(model: onnx.ModelProto) -> None:
 
 
 def check_parity(
-    subject: Subject, candidate: Step, tolerance: float | None, *, calls: int = 3
+    subject: Subject,
+    candidate: Step,
+    tolerance: float | None,
+    *,
+    calls: int = 3,
+    batches: Sequence[int] = (),
 ) -> ParityReport:
     """Compare a candidate with Keras over consecutive calls.
 
@@ -63,6 +70,7 @@ def check_parity(
         tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for that of
             what the model computes in.
         calls: Consecutive calls at each batch size.
+        batches: Batch sizes to compare at besides 1 and 3, where the batch is dynamic.
 
     Returns:
         The report, whether it matches or not.
@@ -74,7 +82,7 @@ def check_parity(
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
-    for batch in [dims.batch] if dims.batch else [1, 3]:
+    for batch in [dims.batch] if dims.batch else [1, 3, *batches]:
         lengths = _lengths(subject, candidate, recorder, batch, calls)
         inputs = [subject.draw(batch, length) for length in lengths]
         recorder.lengths.update(size for length in lengths for size in length.values())

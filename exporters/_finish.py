@@ -15,6 +15,7 @@ from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 from ._compat import own_variables
 from ._constants import constant
 from ._directions import MergeDirectionsPass
+from ._forms import FormsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
 from ._unique import UniqueNames
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from ._forms import Optimize
     from ._layers import LayerTable
 
 
@@ -56,6 +58,7 @@ def finish(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     manifest: Manifest,
+    optimize: Optimize,
 ) -> onnx.ModelProto:
     """Turn tf2onnx's graph into the one that is written.
 
@@ -65,6 +68,7 @@ def finish(
         inputs: What the graph's inputs are to be, in order, states last.
         outputs: Likewise for the outputs.
         manifest: Stored in the metadata.
+        optimize: What the file is made for.
     """
     model = ir.from_proto(proto)
     passes = ir.passes.Sequential(
@@ -75,6 +79,9 @@ def finish(
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         HoistPass(),
+        common.RemoveUnusedNodesPass(),
+        FormsPass(optimize),
+        _ShareIntegersPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
         common.RemoveUnusedNodesPass(),
