@@ -172,6 +172,7 @@ class RecurrentNode:
         for group, result in zip(self.readers, results, strict=True):
             for reader in group:
                 assert result is not None  # noqa: S101 - it is read
+                result.type, result.shape = reader.outputs[0].type, reader.outputs[0].shape
                 ir.convenience.replace_all_uses_with(
                     reader.outputs[0], result, replace_graph_outputs=True
                 )

@@ -12,6 +12,7 @@ the end of a row included:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,29 +30,54 @@ _FLOAT, _BOOL = ir.DataType.FLOAT, ir.DataType.BOOL
 _SHAPE_FROM = 15  # the opset from which Shape takes a range of axes
 
 
-def hoisted_scan(section: Section, found: RecurrentNode) -> list[ir.Value | None]:
-    """An RNN; returns what `RecurrentNode.replace` takes."""
-    weights, recurrent = constant(found.W), constant(found.R)
-    assert weights is not None  # noqa: S101 - read_operator has seen to it
+@dataclass(frozen=True, slots=True)
+class PlainWeights:
+    """An RNN's weights in Keras's layout.
+
+    Attributes:
+        kernel: `[features, units]`.
+        recurrent: `[units, units]`.
+        bias: `[units]`, the sum of the operator's two; None without.
+    """
+
+    kernel: ir.Value
+    recurrent: ir.Value
+    bias: ir.Value | None
+
+
+def plain_weights(section: Section, found: RecurrentNode) -> PlainWeights:
+    """Stores the weights of an RNN as `hoisted_scan` takes them."""
+    kernel, recurrent, biases = constant(found.W), constant(found.R), constant(found.B)
+    assert kernel is not None  # noqa: S101 - read_operator has seen to it
     assert recurrent is not None  # noqa: S101 - likewise
-    kernel = section.const("kernel", weights[0].T, np.float32)
-    product = section.add("MatMul", [found.sequences, kernel])
-    bias = constant(found.B)
-    if bias is not None:
-        both = bias[0, : found.units] + bias[0, found.units :]
-        product = section.add("Add", [product, section.const("bias", both, np.float32)])
-    inner = section.const("recurrent_kernel", recurrent[0].T, np.float32)
+    bias = None
+    if biases is not None:
+        both = biases[0, : found.units] + biases[0, found.units :]
+        bias = section.const("bias", both, np.float32)
+    return PlainWeights(
+        section.const("kernel", kernel[0].T, np.float32),
+        section.const("recurrent_kernel", recurrent[0].T, np.float32),
+        bias,
+    )
+
+
+def hoisted_scan(
+    section: Section, found: RecurrentNode, weights: PlainWeights
+) -> list[ir.Value | None]:
+    """An RNN; returns what `RecurrentNode.replace` takes."""
+    product = section.add("MatMul", [found.sequences, weights.kernel])
+    if weights.bias is not None:
+        product = section.add("Add", [product, weights.bias])
     body = Section(found.graph, found.node)
     x, (h,) = _slice(found.units), _states(found, 1)
-    new = found.functions[0].apply(body, body.add("Gemm", [h, inner, x]))
+    new = found.functions[0].apply(body, body.add("Gemm", [h, weights.recurrent, x]))
     return _scan(section, body, found, (product, x), [h], [new])
 
 
 def fused_scan(section: Section, found: RecurrentNode) -> list[ir.Value | None]:
     """An LSTM or a GRU; returns what `RecurrentNode.replace` takes."""
-    features = found.W.shape[2] if found.W.shape is not None else None
     body = Section(found.graph, found.node)
-    x = _slice(features if isinstance(features, int) else None)
+    x = _slice(_features(found))
     if found.op_type == "LSTM":
         states = _states(found, 2)
         new = _lstm_step(section, body, found, x, states)
@@ -74,9 +100,9 @@ def _lstm_step(
     kernels = _kernels(section, found)
     biases: Sequence[ir.Value | None] = [None] * 4
     if found.B is not None:
-        halves = section.add_all("Split", [found.B], 2, axis=1, num_outputs=2)
+        halves = _split(section, found.B, [4 * found.units] * 2, axis=1)
         both = section.add("Squeeze", [section.add("Add", halves), section.const("axes", [0])])
-        biases = section.add_all("Split", [both], 4, axis=0, num_outputs=4)
+        biases = _split(section, both, [found.units] * 4, axis=0)
     joint = body.add("Concat", [x, h], axis=1)
     i, o, f, g = (
         function.apply(body, _gemm(body, joint, kernel, bias))
@@ -97,7 +123,7 @@ def _gru_step(
     biases: list[ir.Value | None] = [None] * 6
     if found.B is not None:
         flat = section.add("Squeeze", [found.B, section.const("axes", [0])])
-        biases = [*section.add_all("Split", [flat], 6, axis=0, num_outputs=6)]
+        biases = [*_split(section, flat, [found.units] * 6, axis=0)]
 
     def bias(number: int) -> ir.Value | None:
         pair = biases[number], biases[number + 3]
@@ -106,8 +132,8 @@ def _gru_step(
     joint = body.add("Concat", [x, h], axis=1)
     z, r = (gate.apply(body, _gemm(body, joint, kernels[k], bias(k))) for k in (0, 1))
     if found.after:
-        sizes = section.const("split", [found.W.shape[2], found.units])  # type: ignore[index]
-        of_x, of_h = section.add_all("Split", [kernels[2], sizes], 2, axis=1)
+        sizes = [_features(found), found.units]
+        of_x, of_h = _split(section, kernels[2], sizes, axis=1)
         inside = body.add("Mul", [r, _gemm(body, h, of_h, biases[5])])
         sums = body.add("Add", [inside, _gemm(body, x, of_x, biases[2])])
     else:
@@ -126,7 +152,18 @@ def _kernels(section: Section, found: RecurrentNode) -> list[ir.Value]:
     """`[W, R]` of each gate, `[units, features + units]`; ONNX Runtime computes them at loading."""
     joint = section.add("Concat", [found.W, found.R], axis=2)
     flat = section.add("Squeeze", [joint, section.const("axes", [0])])
-    return section.add_all("Split", [flat], found.gates, axis=0, num_outputs=found.gates)
+    return _split(section, flat, [found.units] * found.gates, axis=0)
+
+
+def _split(section: Section, value: ir.Value, sizes: Sequence[int], *, axis: int) -> list[ir.Value]:
+    """Parts of a value; the sizes are given, since the operator could not do without before 18."""
+    return section.add_all("Split", [value, section.const("split", sizes)], len(sizes), axis=axis)
+
+
+def _features(found: RecurrentNode) -> int:
+    weights = constant(found.W)
+    assert weights is not None  # noqa: S101 - read_operator has seen to it
+    return int(weights.shape[2])
 
 
 def _gemm(body: Section, value: ir.Value, kernel: ir.Value, bias: ir.Value | None) -> ir.Value:

@@ -27,7 +27,7 @@ import onnx_ir as ir
 from rnnonnx.errors import ArgumentError
 
 from ._form_nodes import RecurrentNode, Section, read_operator
-from ._form_scan import fused_scan, hoisted_scan
+from ._form_scan import PlainWeights, fused_scan, hoisted_scan, plain_weights
 
 Optimize = Literal["balanced", "latency", "throughput", "portable"]
 """What a file is made for: the argument `optimize` of `export`."""
@@ -87,6 +87,8 @@ class FormsPass(ir.passes.InPlacePass):
     def __init__(self, optimize: Optimize) -> None:
         super().__init__()
         self._optimize = optimize
+        # by those of the operators, so that a layer that is called twice has its weights once
+        self._weights: dict[tuple[ir.Value | None, ...], PlainWeights] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the main graph."""
@@ -99,20 +101,23 @@ class FormsPass(ir.passes.InPlacePass):
 
     def _rewrite(self, found: RecurrentNode) -> bool:
         """Replace one operator, if another form is better for the purpose; whether it is."""
+        section = Section(found.graph, found.node)
         if found.op_type == "RNN":
-            wanted = found.units >= _RNN_UNITS[self._optimize]
-            write = hoisted_scan
+            if found.units < _RNN_UNITS[self._optimize]:
+                return False
+            key = (found.W, found.R, found.B)
+            if key not in self._weights:
+                self._weights[key] = plain_weights(section, found)
+            found.replace(hoisted_scan(section, found, self._weights[key]))
         else:
             rows = rows_for_scan(found.op_type, found.units)
-            wanted = self._optimize == "throughput" and (found.rows is None or found.rows >= rows)
-            write = fused_scan
-        if not wanted:
-            return False
-        section = Section(found.graph, found.node)
-        if found.op_type == "RNN" or found.rows is not None:
-            found.replace(write(section, found))
-        else:
-            _choose_by_rows(section, found, rows)
+            few = found.rows is not None and found.rows < rows
+            if self._optimize != "throughput" or few:
+                return False
+            if found.rows is None:
+                _choose_by_rows(section, found, rows)
+            else:
+                found.replace(fused_scan(section, found))
         section.insert_before(found.node)
         found.remove()
         return True
@@ -133,6 +138,8 @@ def _choose_by_rows(outer: Section, found: RecurrentNode, rows: int) -> None:
     scan, operator = fused_scan(other, found), found.again(same)
     read = [bool(group) for group in found.readers]
     wanted = [[v for v, on in zip(values, read, strict=True) if on] for values in (scan, operator)]
+    for value in (v for values in wanted for v in values if v is not None):
+        value.type = ir.TensorType(ir.DataType.FLOAT)
     branches = {"then_branch": (other, wanted[0]), "else_branch": (same, wanted[1])}
     results = outer.add_all(
         "If",
