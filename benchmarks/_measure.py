@@ -58,7 +58,7 @@ def side_by_side(
             for _ in range(calls[name]):
                 work()
             times[name].append((time.perf_counter() - begin) / calls[name])
-    return {name: _timing(times[name], times[reference]) for name in names}
+    return {name: timing(times[name], times[reference]) for name in names}
 
 
 def machine(packages: Sequence[str]) -> str:
@@ -99,7 +99,8 @@ def _calls(work: Callable[[], Any], seconds: float) -> int:
     return max(1, 2 * done)
 
 
-def _timing(mine: list[float], reference: list[float]) -> Timing:
+def timing(mine: list[float], reference: list[float]) -> Timing:
+    """A contestant's times and the reference's, round by round."""
     ratios = sorted(a / b for a, b in zip(mine, reference, strict=True))
     tenth = len(ratios) // 10
     return Timing(

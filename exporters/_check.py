@@ -21,7 +21,7 @@ from ._steps import both_run
 from ._wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rnnonnx._parity_report import ParityReport
 
@@ -62,6 +62,7 @@ def check_parity(
     tolerance: float | None,
     *,
     calls: int = 3,
+    batches: Sequence[int] = (),
     precision: str | None = None,
     engine: str = "",
     listener: Callable[[Observation], None] | None = None,
@@ -79,6 +80,7 @@ def check_parity(
         tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for the
             budget in the manifest, or that of what the model computes in.
         calls: Consecutive calls at each batch size.
+        batches: Batch sizes to compare at besides 1 and 3, where the batch is dynamic.
         precision: The lower precision than Keras's that the candidate computes in, `""` for none;
             None for what the manifest says.
         engine: What computes the candidate, for the report.
@@ -101,7 +103,7 @@ def check_parity(
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
-    for batch in [dims.batch] if dims.batch else [1, 3]:
+    for batch in [dims.batch] if dims.batch else [1, 3, *batches]:
         lengths = call_lengths(subject, candidate, recorder, batch, calls)
         inputs = [subject.draw(batch, length) for length in lengths]
         recorder.lengths.update(size for length in lengths for size in length.values())

@@ -17,6 +17,7 @@ from ._check import check_graph, check_parity, require_match
 from ._compat import one_at_a_time
 from ._dtypes import float16_layers, refuse_float64
 from ._finish import finish
+from ._forms import check_optimize, switching_batches
 from ._layers import LayerTable
 from ._load import load
 from ._lower import lower
@@ -30,6 +31,7 @@ from ._streaming import require_streams
 from ._study import study, survey
 
 if TYPE_CHECKING:
+    from ._forms import Optimize
     from ._reduced import Precision
     from ._states import StatesArgument
 
@@ -45,6 +47,7 @@ def export(
     states: StatesArgument = "stateful",
     opset: int = 18,
     batch: int | None = None,
+    optimize: Optimize = "balanced",
     names: Mapping[str, str] | None = None,
     input_dtypes: Mapping[str, str] | None = None,
     verify: bool = True,
@@ -73,6 +76,9 @@ def export(
             (stateful layers are then lifted too).
         opset: ONNX opset to write, 14 to 18.
         batch: Pins the batch size; None leaves it dynamic.
+        optimize: What the file is to be fastest for: `"balanced"`, any batch and length;
+            `"latency"`, single rows and steps; `"throughput"`, many rows and long chunks;
+            `"portable"`, recurrent operators alone where there are any, as GPUs like it.
         names: New names for inputs, outputs, by old name.
         input_dtypes: Other dtypes for inputs, by name; tokens that Keras declares as floats,
             say, as `int32`.
@@ -109,6 +115,7 @@ def export(
     tell = progress or (lambda _stage: None)
     target = _target(path)
     _check_arguments(states, opset, batch, tolerance)
+    check_optimize(optimize)
     adapted: tuple[str, ...] = ()
     if isinstance(model, str | os.PathLike):
         if target.exists() and Path(model).exists() and target.samefile(model):
@@ -146,7 +153,7 @@ def export(
     tell("finish")
     plan = plan_interface(model, found, trace, states, {} if names is None else names)
     manifest = reduced.stated(plan.manifest, tolerance) if reduced else plan.manifest
-    finished = finish(proto, table, plan.inputs, plan.outputs, manifest, reduced)
+    finished = finish(proto, table, plan.inputs, plan.outputs, manifest, optimize, reduced)
     check_graph(finished)
     if reduced is not None:
         reduced.require_some()
@@ -155,7 +162,8 @@ def export(
     if verify:
         tell("check")
         subject = make_subject(table, found, manifest, plan.model_inputs, plan.model_outputs)
-        parity = check_parity(subject, OnnxStep(content, manifest), tolerance)
+        step = OnnxStep(content, manifest)
+        parity = check_parity(subject, step, tolerance, batches=switching_batches(finished))
         require_match(parity, model.name)
     replace_file(target, content)
     layers = describe_layers(finished, table, trace.declined)

@@ -16,6 +16,7 @@ from ._compat import own_variables
 from ._constants import constant
 from ._directions import MergeDirectionsPass
 from ._fold import FoldPass, MergeEqualStepsPass
+from ._forms import FormsPass
 from ._hoist import HoistPass
 from ._scan import MergeStepWeightsPass
 from ._shapes import infer_shapes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from ._forms import Optimize
     from ._layers import LayerTable
     from ._reduced import Reduction
 
@@ -65,6 +67,7 @@ def finish(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     manifest: Manifest,
+    optimize: Optimize,
     reduced: Reduction | None = None,
 ) -> onnx.ModelProto:
     """Turn tf2onnx's graph into the one that is written.
@@ -75,6 +78,7 @@ def finish(
         inputs: What the graph's inputs are to be, in order, states last.
         outputs: Likewise for the outputs.
         manifest: Stored in the metadata.
+        optimize: What the file is made for.
         reduced: The passes of a lower precision than float32.
     """
     model = ir.from_proto(proto)
@@ -87,7 +91,9 @@ def finish(
         common.IdentityEliminationPass(),
         FoldPass(),
         HoistPass(),
-        *(reduced.passes if reduced else ()),
+        common.RemoveUnusedNodesPass(),
+        # what a lower precision makes of recurrent operators has forms of its own
+        *(reduced.passes if reduced else (FormsPass(optimize), _ShareIntegersPass())),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeEqualStepsPass(),
         MergeDirectionsPass(),

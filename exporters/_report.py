@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 # What a layer is known by comes first; arithmetic and reshaping around it follows.
 _CHARACTERISTIC = (
-    *("LSTM", "DynamicQuantizeLSTM", "GRU", "RNN", "Loop", "Scan"),
+    *("LSTM", "DynamicQuantizeLSTM", "GRU", "RNN", "Loop", "Scan", "If"),
     *("Gather", "Conv", "Gemm", "MatMul", "MatMulInteger"),
 )
+
+_RECURRENT = {"LSTM", "GRU", "RNN", "Scan"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,7 @@ def describe_layers(
     for node in model.graph.node:
         path = node.name.rpartition("/")[0]
         found = operators.setdefault(holders.get(path, path), [])
-        if node.op_type not in found:
-            found.append(node.op_type)
+        found += [op_type for op_type in _operators(node) if op_type not in found]
     records = []
     for entry in table:
         form = sorted(operators.get(entry.path, []), key=_rank)
@@ -132,6 +133,13 @@ def describe_layers(
                 LayerRecord(entry.path, type(entry.layer).__name__, ", ".join(form), note)
             )
     return tuple(records)
+
+
+def _operators(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The operator of a node; of an If also the recurrent ones that it chooses from."""
+    branches = [a.g for a in node.attribute if node.op_type == "If"]
+    inner = {n.op_type for branch in branches for n in branch.node}
+    return (*sorted(inner & _RECURRENT), node.op_type)
 
 
 def _holder(entry: LayerEntry) -> LayerEntry:

@@ -86,10 +86,10 @@ def layers_of(
             for output in node.output
             if output and (output in results or users.get(output, set()) - {layer})
         ]
-        main = _main_node(nodes)
+        main, op = _main_node(nodes)
         summary = LayerSummary(
             name=layer,
-            op=main.op_type,
+            op=op,
             nodes=dict(Counter(node.op_type for node in nodes)),
             shape=_output_shape(outside or [nodes[-1].output[0]], shapes),
             parameters=sum(used.values()),
@@ -99,12 +99,18 @@ def layers_of(
     return tuple(summary for _, summary in sorted(layers, key=lambda item: item[0]))
 
 
-def _main_node(nodes: list[Any]) -> Any:
+def _main_node(nodes: list[Any]) -> tuple[Any, str]:
+    """The node that makes the layer, and its operator; of an If, the best that it holds."""
     for op in _MAIN_OPS:
         for node in nodes:
-            if node.op_type == op:
-                return node
-    return nodes[-1]
+            inside = [n for body in subgraphs(node) for n in body.node] if _is_if(node) else []
+            if any(each.op_type == op for each in (node, *inside)):
+                return node, op
+    return nodes[-1], str(nodes[-1].op_type)
+
+
+def _is_if(node: Any) -> bool:
+    return bool(node.op_type == "If")
 
 
 def _output_shape(candidates: list[str], shapes: Shapes) -> tuple[Dim, ...] | None:

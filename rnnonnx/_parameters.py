@@ -87,10 +87,14 @@ class Weights:
         Subgraphs are entered: the weights inside a Loop are the Loop's.
         """
         used: dict[str, int] = {}
+        inside: list[Any] = []
         for body in subgraphs(node):
             self.enter(body)
-            for inner in body.node:
-                used |= self.of(inner)
+            inside += body.node
+        # An If may hold an operator and another form of it that reads the same weights: the
+        # operator comes last, since it knows what counts of its bias.
+        for inner in sorted(inside, key=lambda inner: inner.op_type in RECURRENT):
+            used |= self.of(inner)
         if node.op_type not in _NOT_WEIGHTS:
             for position, name in enumerate(node.input):
                 count = self._count(node, position, name)

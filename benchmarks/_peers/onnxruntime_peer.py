@@ -1,0 +1,71 @@
+"""ONNX Runtime with our files, with tf2onnx's and with Keras's own; and its rate of sgemm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from .work import Cell
+
+SGEMM = "sgemm 512"
+SGEMM_FLOPS = 2 * 512**3
+onnxruntime.set_default_logger_severity(3)
+
+
+def session(data: bytes) -> Any:
+    """A session on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def load(folder: Path, _cell: Cell) -> dict[str, Any]:
+    """A contestant a file; ours for a purpose only where it is another one than the default."""
+    found: dict[str, Any] = {"rnnonnx": _file(folder, "balanced")}
+    for purpose in ("latency", "throughput"):
+        if _bytes(folder, purpose) != _bytes(folder, "balanced"):
+            found[f"rnnonnx, {purpose}"] = _file(folder, purpose)
+    found["tf2onnx"] = _file(folder, "tf2onnx")
+    found["Keras export"] = _file(folder, "keras")
+    found[SGEMM] = _sgemm()
+    return found
+
+
+def _bytes(folder: Path, name: str) -> bytes:
+    path = folder / f"{name}.onnx"
+    return path.read_bytes() if path.exists() else b""
+
+
+def _file(folder: Path, name: str) -> Any:
+    failed = folder / f"{name}.failed"
+    if failed.exists():
+        return failed.read_text(encoding="utf-8")
+    opened = session(_bytes(folder, name))
+    (wanted,) = opened.get_inputs()
+    output = [opened.get_outputs()[0].name]
+    # whole-number inputs may be declared in another width
+    dtype = {"tensor(int64)": "int64", "tensor(int32)": "int32"}.get(wanted.type)
+    if dtype is None:
+        return lambda x: opened.run(output, {wanted.name: x})[0]
+    return lambda x: opened.run(output, {wanted.name: x.astype(dtype)})[0]
+
+
+def _sgemm() -> Any:
+    """A product of two matrices of 512, one of them packed beforehand: the limit of them all."""
+    weights = np.random.default_rng(0).normal(size=(512, 512)).astype("float32")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "sgemm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [512, 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [512, 512])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opened = session(model.SerializeToString())
+    x = weights.copy()
+    return lambda _: opened.run(None, {"x": x})[0]
