@@ -21,7 +21,7 @@ from ._steps import both_run
 from ._wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rnnonnx._parity_report import ParityReport
 
@@ -62,6 +62,7 @@ def check_parity(
     engine: str = "",
     listener: Callable[[Observation], None] | None = None,
     thorough: bool = True,
+    batches: Sequence[int] = (1, 3),
 ) -> ParityReport:
     """Compare a candidate with Keras over consecutive calls.
 
@@ -78,6 +79,7 @@ def check_parity(
         precision: The lower precision than Keras's that the candidate computes in, if it does.
         engine: What computes the candidate, for the report.
         listener: Called with every comparison.
+        batches: The batch sizes, unless one is pinned.
         thorough: Whether to make all three comparisons, and not the first alone.
 
     Returns:
@@ -91,7 +93,7 @@ def check_parity(
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
-    for batch in [dims.batch] if dims.batch else [1, 3]:
+    for batch in [dims.batch] if dims.batch else batches:
         lengths = call_lengths(subject, candidate, recorder, batch, calls)
         inputs = [subject.draw(batch, length) for length in lengths]
         recorder.lengths.update(size for length in lengths for size in length.values())

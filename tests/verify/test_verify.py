@@ -96,7 +96,10 @@ def test_other_weights_are_found(model, file):
 
 def test_data_of_ones_own(model, file):
     data = {"x": np.random.default_rng(0).normal(size=(4, 11, 5)).astype("float32")}
-    assert verify(model, file, data=data).ok
+    report = verify(model, file, data=data, calls=1)
+    assert report.ok
+    assert report.batches == (1, 4)  # one row, and all
+    assert 11 in report.lengths
     with pytest.raises(InputError, match="does not name the model's inputs"):
         verify(model, file, data={"z": data["x"]})
 
@@ -132,3 +135,6 @@ def test_files_that_are_not_there_or_say_nothing(model, file, tmp_path):
     onnx.save(proto, file)
     with pytest.raises(MissingManifestError):
         verify(model, file)
+    for no_path in (file.read_bytes(), None, 3):
+        with pytest.raises(InputError, match="takes the path"):
+            verify(model, no_path)
