@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from rnnonnx.exporters import export
 from rnnonnx.verify import verify
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     keras.backend.clear_session()
     keras.utils.set_random_seed(4)
@@ -27,11 +29,17 @@ def model():
     )
 
 
-@pytest.fixture
-def file(model, tmp_path):
-    path = tmp_path / "model.onnx"
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
     export(model, path, states="all")
     return path
+
+
+@pytest.fixture
+def file(exported, tmp_path):
+    """A copy, for tests that write into it."""
+    return shutil.copy(exported, tmp_path / "model.onnx")
 
 
 def test_a_file_that_agrees(model, file):
@@ -89,9 +97,11 @@ def test_another_models_file(file):
 
 
 def test_other_weights_are_found(model, file):
+    kept = model.get_weights()
     for variable in model.trainable_variables:
         variable.assign(variable + 0.01)
-    assert not verify(model, file).ok
+    assert not verify(model, file, layers=False).ok
+    model.set_weights(kept)
 
 
 def test_data_of_ones_own(model, file):
