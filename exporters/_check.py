@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ._steps import Subject
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+BATCHES = (1, 3)
+"""The batch sizes of a comparison, unless one is pinned."""
 # What ONNX lacks and ONNX Runtime has.
 _FOREIGN = frozenset((("com.microsoft", "DynamicQuantizeLSTM"),))
 
@@ -62,11 +64,11 @@ def check_parity(
     tolerance: float | None,
     *,
     calls: int = 3,
-    batches: Sequence[int] = (),
     precision: str | None = None,
     engine: str = "",
     listener: Callable[[Observation], None] | None = None,
     thorough: bool = True,
+    batches: Sequence[int] = BATCHES,
 ) -> ParityReport:
     """Compare a candidate with Keras over consecutive calls.
 
@@ -80,11 +82,11 @@ def check_parity(
         tolerance: Largest difference allowed, relative to `max(1, |value|)`; None for the
             budget in the manifest, or that of what the model computes in.
         calls: Consecutive calls at each batch size.
-        batches: Batch sizes to compare at besides 1 and 3, where the batch is dynamic.
         precision: The lower precision than Keras's that the candidate computes in, `""` for none;
             None for what the manifest says.
         engine: What computes the candidate, for the report.
         listener: Called with every comparison.
+        batches: The batch sizes, unless one is pinned.
         thorough: Whether to make all three comparisons, and not the first alone.
 
     Returns:
@@ -103,7 +105,7 @@ def check_parity(
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
-    for batch in [dims.batch] if dims.batch else [1, 3, *batches]:
+    for batch in [dims.batch] if dims.batch else batches:
         lengths = call_lengths(subject, candidate, recorder, batch, calls)
         inputs = [subject.draw(batch, length) for length in lengths]
         recorder.lengths.update(size for length in lengths for size in length.values())

@@ -13,7 +13,7 @@ from rnnonnx._files import replace_file
 from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
-from ._check import check_graph, check_parity, require_match
+from ._check import BATCHES, check_graph, check_parity, require_match
 from ._compat import one_at_a_time
 from ._dtypes import float16_layers, refuse_float64
 from ._finish import finish
@@ -163,7 +163,8 @@ def export(
         tell("check")
         subject = make_subject(table, found, manifest, plan.model_inputs, plan.model_outputs)
         step = OnnxStep(content, manifest)
-        parity = check_parity(subject, step, tolerance, batches=switching_batches(finished))
+        batches = (*BATCHES, *switching_batches(finished))
+        parity = check_parity(subject, step, tolerance, batches=batches)
         require_match(parity, model.name)
     replace_file(target, content)
     layers = describe_layers(finished, table, trace.declined)

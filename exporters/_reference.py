@@ -99,6 +99,11 @@ class Sampler:
         if data is not None:
             _check_data(signature, self._data)
 
+    @property
+    def rows(self) -> int:
+        """How many rows the caller's data has; 0 without data."""
+        return max((len(array) for array in self._data.values()), default=0)
+
     def restart(self) -> None:
         """Draw the same values again from here on."""
         self._random = np.random.default_rng(self._seed)

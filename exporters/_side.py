@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from ._states import StatesArgument
 
+_MOST_ROWS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class KerasSide:
@@ -97,13 +99,20 @@ class KerasSide:
             engine=engine,
             listener=listener,
             thorough=thorough,
+            # one row alone, and all that the caller has
+            batches=(1, max(2, self.found.sampler.rows or 3)),
         )
 
     def calls(self, candidate: Step, recorder: Recorder, count: int) -> Iterator[dict[str, Any]]:
-        """The inputs of consecutive calls at the largest batch size that is compared."""
+        """The inputs of consecutive calls of `self.several` rows."""
         self.restart()
-        for lengths in call_lengths(self.subject, candidate, recorder, self.batch(3), count):
-            yield self.subject.draw(self.batch(3), lengths)
+        for lengths in call_lengths(self.subject, candidate, recorder, self.several, count):
+            yield self.subject.draw(self.several, lengths)
+
+    @property
+    def several(self) -> int:
+        """A batch size at which every layer's values can be kept: some of the caller's rows."""
+        return self.batch(max(2, min(self.found.sampler.rows or 3, _MOST_ROWS)))
 
     def try_out(self, candidate: Step) -> None:
         """One call, so that what a candidate cannot compute is known before it is compared."""

@@ -95,7 +95,7 @@ class ParityAssertionError(ParityError, AssertionError):
         report: The whole `ParityReport`.
     """
 
-    def __init__(self, message: str, *, report: object) -> None:
+    def __init__(self, message: str, *, report: object = None) -> None:
         super().__init__(message)
         self.report = report
 

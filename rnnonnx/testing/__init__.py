@@ -7,11 +7,13 @@ which the installed package brings by itself.
 
 from __future__ import annotations
 
+from ..errors import ParityAssertionError
 from ._parity import assert_parity
 from ._strategies import MASK_KINDS, masks, sequences
 
 __all__ = [
     "assert_parity",
+    "ParityAssertionError",
     # for hypothesis
     "sequences",
     "masks",

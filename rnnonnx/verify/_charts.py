@@ -20,6 +20,7 @@ _WIDTH: Final = 360
 _HEIGHT: Final = 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 34
 _FLOOR: Final = 1e-12
+_MOST_ROWS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +117,33 @@ def _bin(index: int, powers: Sequence[int]) -> str:
 
 
 def heat_map(units: Sequence[Sequence[float]], *, tolerance: float, label: str) -> str:
-    """The error of a state: a row a call, a column a unit; darker is larger.
+    """The error of a state: a row a call (neighbours together if there are many), a column a unit.
 
     Shades go from the floor of float32's rounding (1e-9) to the tolerance; what is beyond
     is marked in another colour.
     """
     columns = max(len(row) for row in units)
+    together = math.ceil(len(units) / _MOST_ROWS)
+    rows = [
+        (begin + 1, [max(column) for column in zip(*units[begin : begin + together], strict=True)])
+        for begin in range(0, len(units), together)
+    ]
     width = (_WIDTH - _LEFT - _RIGHT) / columns
-    tall = min(18.0, 150 / len(units))
+    tall = min(18.0, 150 / len(rows))
     parts = []
-    for number, row in enumerate(units):
+    for number, (call, row) in enumerate(rows):
         y = number * tall
-        if len(units) <= 12 or number % (len(units) // 8) == 0:
-            parts.append(_label(_LEFT - 5, y + tall / 2 + 3.5, f"{number + 1}", "end"))
+        if len(rows) <= 12 or number % (len(rows) // 8) == 0:
+            parts.append(_label(_LEFT - 5, y + tall / 2 + 3.5, f"{call}", "end"))
         for unit, error in enumerate(row):
             shade = _shade(error, tolerance)
             beyond = " beyond" if not error <= tolerance else ""
             parts.append(
                 f'<rect class="cell{beyond}" x="{_LEFT + unit * width:.2f}" y="{y:.2f}" '
                 f'width="{width + 0.1:.2f}" height="{tall - 1:.2f}" fill-opacity="{shade:.2f}">'
-                f"<title>call {number + 1}, unit {unit}: {error:.2e}</title></rect>"
+                f"<title>call {call}, unit {unit}: {error:.2e}</title></rect>"
             )
-    bottom = len(units) * tall
+    bottom = len(rows) * tall
     parts.append(_label(_WIDTH / 2 + 20, bottom + 13, f"units of {label}", "middle"))
     parts.append(_label(4, bottom + 13, "call", "start"))
     return _svg(parts, f"errors of the state {label} by call and unit", height=bottom + 20)

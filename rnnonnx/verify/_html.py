@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._charts import Points
 
 TEMPLATE = "report.html.j2"
+_MOST_POINTS = 400
 
 
 def require_html() -> Any:
@@ -104,9 +105,15 @@ def _over_time(report: ParityReport, colours: dict[str, int]) -> Iterable[tuple[
 def _worst(lines: list[Growth], engine: str, what: str) -> Points:
     """The largest error of any tensor of an engine; steps count from 0, calls from 1."""
     every = [getattr(line, what) for line in lines if line.engine == engine]
-    return [
-        (index + (what == "by_call"), max(line[index] for line in every if index < len(line)))
+    worst = [
+        max(line[index] for line in every if index < len(line))
         for index in range(max(map(len, every), default=0))
+    ]
+    # what no screen could show apart: the largest of neighbours
+    width = math.ceil(len(worst) / _MOST_POINTS) or 1
+    return [
+        (begin + (what == "by_call"), max(worst[begin : begin + width]))
+        for begin in range(0, len(worst), width)
     ]
 
 
@@ -124,7 +131,10 @@ def _histograms(report: ParityReport, colours: dict[str, int]) -> Iterable[tuple
 def _heat_maps(
     report: ParityReport, colours: dict[str, int]
 ) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    departs = {engine.name for engine in report.engines if engine.ok is False}
     for engine in colours:
+        if departs and engine not in departs:
+            continue
         maps = [
             (line.name, heat_map(line.units, tolerance=report.tolerance, label=line.name))
             for line in report.growth
@@ -132,6 +142,8 @@ def _heat_maps(
         ]
         if maps:
             yield engine, maps
+            if not departs:
+                return  # engines that agree look alike
 
 
 def _drifts(report: ParityReport, colours: dict[str, int]) -> Iterable[tuple[str, str]]:

@@ -101,8 +101,7 @@ def find_layers(path: Path, side: Any, *, calls: int, budget: Budget) -> LayerFi
         label = f"{entry.path} (call {before + 1})" if before else entry.path
         kind = type(entry.layer).__name__
         taps.append(_Tap(entry.path, label, kind, tapped.backwards(entry)))
-    batch = side.batch(3)
-    left, right = side.initial(batch), side.initial(batch)
+    left, right = side.initial(side.several), side.initial(side.several)
     states_off: list[dict[str, tuple[float, bool]]] = []
     lengths = []
     for inputs in side.calls(graph.step, budget.recorder(), calls):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from .._extras import require
 from .._onnx_file import read_model
@@ -19,9 +20,6 @@ from ._layers import find_layers
 from ._trail import Trail
 from ._weights import find_weights
 from .engines import REFERENCE, Case, Opened, Planned, engines, plan_engines
-
-if TYPE_CHECKING:
-    import os
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -52,7 +50,8 @@ def verify(
         model: A built `keras.Model`, or the path of a file of Keras 2 or 3.
         path: The ONNX file, with a manifest.
         calls: Consecutive calls at each batch size.
-        data: Inputs by the model's own names, batch first; random by default.
+        data: Inputs by the model's own names, batch first: the first row alone, then all rows.
+            Random by default.
         tolerance: Largest difference allowed, relative to `max(1, |value|)`. None is what the file
             states for itself (`rnnonnx.tolerance` in its metadata), else 1e-5, or 2**-7 for a
             model that computes in float16: 8 units of its precision.
@@ -83,6 +82,8 @@ def verify(
     if steps is not None:
         _check_number("steps", steps)
     check_tolerance(tolerance)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("verify takes the path of an ONNX file", received=type(path).__name__)
     plan = plan_engines(against)
     require("tensorflow", extra="export", purpose="comparing with Keras")
     from rnnonnx.exporters._side import keras_side

@@ -61,6 +61,7 @@ def test_usage_errors_exit_with_2(invoke):
 
 CODES = {
     errors.ParityError: 1,
+    errors.ParityAssertionError: 1,
     errors.InputError: 2,
     errors.ArgumentError: 2,
     errors.StatesArgumentError: 2,

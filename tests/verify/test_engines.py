@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 
 import keras
@@ -190,3 +191,15 @@ def test_torch_with_stateful_layers_under_masks(tmp_path, randomized):
         ]
     )
     torch_agrees(model, tmp_path, "stateful", randomized)
+
+
+def test_naming_engines_loads_none():
+    code = (
+        "import sys\n"
+        "from rnnonnx.verify import engine_names, plan_engines, verify\n"
+        "plan_engines('all')\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"tensorflow", "keras", "onnx", "onnxruntime", "openvino", "torch", "ai_edge_litert"}
+    assert not (heavy | {"jinja2", "hypothesis"}) & set(done.stdout.split())

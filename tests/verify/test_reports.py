@@ -111,6 +111,15 @@ def test_charts_without_anything_to_see():
     Page(heat_map([[0.0]] * 40, tolerance=0.0, label="a"))
 
 
+def test_many_calls_share_the_rows_of_a_heat_map():
+    units = [[1e-9, 1e-9] for _ in range(200)]
+    units[113] = [1e-9, 1e-2]
+    chart = heat_map(units, tolerance=1e-5, label="a")
+    assert chart.count("<rect") == 40 * 2
+    (worst,) = re.findall(r'beyond".*?<title>(.*?)</title>', chart)
+    assert worst == "call 111, unit 1: 1.00e-02"
+
+
 def test_the_largest_error_is_the_highest_point():
     chart = line_chart(
         {"a": [(0, 1e-7), (1, 1e-5), (2, 1e-6)]}, tolerance=1e-4, x_label="step", colours={"a": 0}

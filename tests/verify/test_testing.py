@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 from rnnonnx import InputError, MissingExtraError, ParityError
-from rnnonnx.errors import ParityAssertionError
-from rnnonnx.testing import MASK_KINDS, assert_parity, masks, sequences
+from rnnonnx.testing import MASK_KINDS, ParityAssertionError, assert_parity, masks, sequences
 
 pytest_plugins = ["pytester"]
 

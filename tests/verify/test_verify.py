@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from rnnonnx.exporters import export
 from rnnonnx.verify import verify
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     keras.backend.clear_session()
     keras.utils.set_random_seed(4)
@@ -27,11 +29,17 @@ def model():
     )
 
 
-@pytest.fixture
-def file(model, tmp_path):
-    path = tmp_path / "model.onnx"
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
     export(model, path, states="all")
     return path
+
+
+@pytest.fixture
+def file(exported, tmp_path):
+    """A copy, for tests that write into it."""
+    return shutil.copy(exported, tmp_path / "model.onnx")
 
 
 def test_a_file_that_agrees(model, file):
@@ -89,14 +97,19 @@ def test_another_models_file(file):
 
 
 def test_other_weights_are_found(model, file):
+    kept = model.get_weights()
     for variable in model.trainable_variables:
         variable.assign(variable + 0.01)
-    assert not verify(model, file).ok
+    assert not verify(model, file, layers=False).ok
+    model.set_weights(kept)
 
 
 def test_data_of_ones_own(model, file):
     data = {"x": np.random.default_rng(0).normal(size=(4, 11, 5)).astype("float32")}
-    assert verify(model, file, data=data).ok
+    report = verify(model, file, data=data, calls=1)
+    assert report.ok
+    assert report.batches == (1, 4)  # one row, and all
+    assert 11 in report.lengths
     with pytest.raises(InputError, match="does not name the model's inputs"):
         verify(model, file, data={"z": data["x"]})
 
@@ -132,3 +145,6 @@ def test_files_that_are_not_there_or_say_nothing(model, file, tmp_path):
     onnx.save(proto, file)
     with pytest.raises(MissingManifestError):
         verify(model, file)
+    for no_path in (file.read_bytes(), None, 3):
+        with pytest.raises(InputError, match="takes the path"):
+            verify(model, no_path)
