@@ -50,6 +50,7 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/one_step.py --write
 	$(BIN)/python benchmarks/pool.py --write
 	$(BIN)/python benchmarks/footprint.py --write
+	$(BIN)/python benchmarks/precision.py --write
 	$(BIN)/python benchmarks/sigkill.py
 
 docs: $(DEV) ## Write the generated pages of docs/ again

@@ -50,10 +50,11 @@ class HalvePass(ir.passes.InPlacePass):
             if node.domain or not self._record.wants(owner):
                 continue
             follows = node.op_type in _FOLLOWERS and _follows(node, narrow)
-            if not follows and (node.op_type not in _PRODUCTS or not _floats(node)):
+            if not follows and not _is_product(node):
                 continue
-            if _overflows(node):
-                self._record.keep(owner, f"it holds values beyond {_LARGEST:g}")
+            why = _why_not(node)
+            if why:
+                self._record.keep(owner, why)
                 continue
             _narrow(node, NodeWriter(node, constants, opset), narrow)
             if not follows:
@@ -78,11 +79,25 @@ def _follows(node: ir.Node, narrow: dict[tuple[int, ir.Value], ir.Value]) -> boo
     return known and all(constant(value) is not None for value in others)
 
 
-def _overflows(node: ir.Node) -> bool:
+def _is_product(node: ir.Node) -> bool:
+    """Whether a node is to be computed in float16, if its values allow that."""
+    first = node.inputs[0] if node.inputs else None
+    if node.op_type not in _PRODUCTS or first is None:
+        return False
+    if node.op_type == "Gather" and constant(first) is None:
+        return False  # of what was computed, and not of a table
+    return first.dtype in (_FLOAT, None)
+
+
+def _why_not(node: ir.Node) -> str:
+    """Why a node stays in float32; empty if it need not."""
+    if any(value is not None and value.dtype is None for value in node.inputs):
+        return "the types of what it computes with are not known"
     arrays = [constant(node.inputs[index]) for index in _floats(node)]
-    return any(
-        array is not None and array.size and not np.abs(array).max() <= _LARGEST for array in arrays
-    )
+    # not a number is beyond everything, too
+    if any(a is not None and a.size and not np.abs(a).max() <= _LARGEST for a in arrays):
+        return f"they hold values beyond {_LARGEST:g}"
+    return ""
 
 
 def _narrow(

@@ -49,7 +49,8 @@ def by_columns(weight: Array) -> Int8:
     does not reach it. Without this a file would be right here and wrong there. It costs at
     most one of the eight bits.
     """
-    padded = np.pad(weight, [(0, weight.shape[0] % 2), (0, 0)])
+    # in float64, where no sum of two is infinite
+    padded = np.pad(weight.astype(np.float64), [(0, weight.shape[0] % 2), (0, 0)])
     first, second = padded[0::2], padded[1::2]
     above = np.maximum(first, 0) + np.maximum(second, 0)
     below = np.minimum(first, 0) + np.minimum(second, 0)
@@ -65,7 +66,8 @@ def along(weight: Array, axes: tuple[int, ...]) -> Int8:
 
 
 def _rounded(weight: Array, largest: Array) -> Int8:
-    scales = np.where(largest > 0, largest / _STEPS, 1.0).astype(np.float32)
+    scales = (largest / _STEPS).astype(np.float32)
+    scales = np.where(scales > 0, scales, np.float32(1))  # zeros, or as good as
     return Int8(np.rint(weight / scales).astype(np.int8), scales)
 
 

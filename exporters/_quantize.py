@@ -52,7 +52,7 @@ class QuantizePass(ir.passes.InPlacePass):
             weights = _weights(node)
             if not weights or not self._record.wants(owner):
                 continue
-            why = _why_not(node, sum(array.size for array in weights.values()))
+            why = _why_not(node, weights)
             if why:
                 self._record.keep(owner, why)
                 continue
@@ -68,7 +68,9 @@ class QuantizePass(ir.passes.InPlacePass):
 
 def worth_a_scan(node: ir.Node) -> bool:
     """Whether products of integers make up for taking a GRU or RNN apart."""
-    return len(_weights(node)) == 2 and node.attributes["hidden_size"].as_int() >= INTEGER_UNITS
+    weights = _weights(node)
+    large = len(weights) == 2 and node.attributes["hidden_size"].as_int() >= INTEGER_UNITS
+    return large and not _why_not(node, weights)
 
 
 def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -85,7 +87,7 @@ def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.No
 
 
 def _weights(node: ir.Node) -> dict[int, Array]:
-    """The constant float32 weights of a node by position; none of one that is no such operator."""
+    """The constant weights of a node by position; none of one that is no such operator."""
     if node.domain or node.op_type not in _WEIGHTED:
         return {}
     positions = range(1, 3) if node.op_type in _RECURRENT else range(len(node.inputs))
@@ -93,16 +95,22 @@ def _weights(node: ir.Node) -> dict[int, Array]:
     return {
         position: array
         for position, array in found.items()
-        if array is not None and array.dtype == np.float32 and array.ndim > 1
+        if array is not None and array.dtype.kind == "f" and array.ndim > 1
     }
 
 
-def _why_not(node: ir.Node, count: int) -> str:
+def _why_not(node: ir.Node, weights: dict[int, Array]) -> str:
     """Why a node stays as it is; empty if it need not."""
+    count = sum(array.size for array in weights.values())
+    others = [array.dtype.name for array in weights.values() if array.dtype != np.float32]
+    if others:
+        return f"they are {others[0]}"
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        return "they are not all finite"
     if node.op_type in ("ConvTranspose", "Einsum"):
         return f"there is no int8 form of the operator {node.op_type} here"
     if count < FEWEST:
-        return f"{count} weights are too few: their int8 form would be larger"
+        return f"{count} are too few, their int8 form would be larger"
     if node.op_type == "Gather":
         table = node.inputs[0]
         assert table is not None  # noqa: S101 - it is not optional

@@ -111,7 +111,7 @@ def test_precision_by_layer(invoke, models, tmp_path):
     result = invoke("export", models / "wide.keras", "-o", tmp_path / "m.onnx", *options)
     assert result.exit_code == 0, result.output
     made = {layer["name"]: layer["precision"] for layer in json.loads(result.stdout)["layers"]}
-    assert (made["gru"], made["dense"]) == ("float32", "int8")
+    assert (made["gru"], made["dense"]) == ("float32", "int8 weights")
 
 
 def test_export_no_verify_skips_the_comparison(invoke, models, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from rnnonnx import ArgumentError, ParityError
-from rnnonnx.exporters._int8 import by_columns
+from rnnonnx.exporters._int8 import along, by_columns
 from rnnonnx.exporters._reduced import INT8_TOLERANCE
 
 FEATURES = 16
@@ -190,7 +190,7 @@ def test_what_stays_float32_is_told(exported):
     file = exported(model, precision="int8")
     notes = " ".join(file.report.notes)
     assert "layer 'turned' has weights that stay float32: there is no int8 form of the" in notes
-    assert "layer 'small' has weights that stay float32: 64 weights are too few" in notes
+    assert "layer 'small' has weights that stay float32: 64 are too few" in notes
     assert "weights in int8, and arithmetic in float32, in 'conv', 'gru'" in notes
     made = {layer.name: layer.precision for layer in file.report.layers}
     assert (made["conv"], made["gru"]) == ("int8 weights", "int8 weights")
@@ -254,7 +254,7 @@ def test_nothing_to_quantize(tmp_path):
     model = keras.Sequential([keras.Input((None, 4), name="x"), layers.GRU(4, name="tiny")])
     with pytest.raises(ArgumentError, match="finds nothing in the model") as caught:
         export(model, tmp_path / "m.onnx", precision="int8")
-    assert "'tiny': 96 weights are too few" in str(caught.value)
+    assert "'tiny': 96 are too few" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -276,7 +276,7 @@ def test_weights_that_float16_cannot_hold_stay_float32(exported):
     model.get_layer("large").kernel.assign(np.full((4, 8), 1e5, "float32"))
     model.get_layer("dense").kernel.assign(np.full((8, 8), 1e-6, "float32"))
     file = exported(model, precision="float16", tolerance=1.0)
-    assert "layer 'large' has weights that stay float32: it holds values beyond 65504" in " ".join(
+    assert "layer 'large' has weights that stay float32: they hold values beyond 65504" in " ".join(
         file.report.notes
     )
 
@@ -295,7 +295,27 @@ def test_no_pair_of_weights_saturates(shape):
         assert (error <= 0.5001 * rounded.scales).all()
 
 
-def test_zeros_have_a_scale():
-    rounded = by_columns(np.zeros((4, 3), "float32"))
-    assert not rounded.values.any()
-    assert (rounded.scales == 1).all()
+@pytest.mark.parametrize("value", [0.0, 1e-44, 1e-30, 3e38])
+def test_weights_of_any_size_have_a_scale(value):
+    weight = np.full((4, 3), value, "float32")
+    for rounded in (by_columns(weight), along(weight, (0,))):
+        assert np.isfinite(rounded.scales).all()
+        assert (rounded.scales > 0).all()
+        got = rounded.values * rounded.scales.astype("float64")
+        np.testing.assert_allclose(got, weight, rtol=0.01, atol=1e-40)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_weights_that_are_not_finite_stay_float32(value, exported):
+    model = keras.Sequential(
+        [
+            keras.Input((None, FEATURES), name="x"),
+            layers.Dense(80, name="broken"),
+            layers.Dense(80, name="dense"),
+        ]
+    )
+    kernel = np.ones((FEATURES, 80), "float32")
+    kernel[0, 0] = value
+    model.get_layer("broken").kernel.assign(kernel)
+    file = exported(model, precision="int8", verify=False)
+    assert "'broken' has weights that stay float32: they are not" in " ".join(file.report.notes)
