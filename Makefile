@@ -49,6 +49,8 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/node_counts.py
 	$(BIN)/python benchmarks/one_step.py --write
 	$(BIN)/python benchmarks/pool.py --write
+	$(BIN)/python benchmarks/peers.py --write
+	$(BIN)/python benchmarks/export_time.py --write
 	$(BIN)/python benchmarks/footprint.py --write
 	$(BIN)/python benchmarks/precision.py --write
 	$(BIN)/python benchmarks/sigkill.py

@@ -168,34 +168,31 @@ def _tell(result: Result, number: int, count: int) -> None:
 
 def report(results: Sequence[Result], skipped: int, *, seconds: float, clock: str) -> str:
     """The section of the page."""
-    rounds = "3 to 40 rounds by turns, medians"
-    lines = [
-        f"`{COMMAND}`: {len(results)} cells in {seconds / 60:.1f} minutes, {rounds}, one thread"
-        f"{' (processor time)' if clock == 'cpu' else ''}. Every result was compared with"
-        " Keras's before it was timed.",
-        machine(_VERSIONS),
-    ]
+    timed = " (processor time)" if clock == "cpu" else ""
+    begin = (
+        f"`{COMMAND}`: {len(results)} cells in {seconds / 60:.1f} minutes, 3 to 40 rounds by turns,"
+        f" one thread{timed}. Every result was compared with Keras's before it was timed."
+    )
+    meaning = (
+        "Times of others divided by ours, so that above 1 is slower than we are: those of the file"
+        " that `export` writes by default, and those of the best one that `optimize=` gives for the"
+        " cell. A peer is ahead if the median is below 0.97 and the ninetieth percentile below 1."
+    )
+    cell_by_cell = (
+        "Times divided by that of the default file in the same round: median (tenth to ninetieth"
+        " percentile). *Of sgemm* is the share of the rate at which ONNX Runtime multiplies two"
+        " matrices of 512, measured in the same rounds. A dash is what does not run."
+    )
+    lines = [begin, machine(_VERSIONS)]
     if skipped:
         lines.append(f"{skipped} cells were left out for lack of time.")
     if not has_vowels():
         lines.append("Without the masked models: aeon, which ships their data, is not installed.")
-    lines += [
-        "Times of others divided by ours, so that above 1 is slower than we are: those of the file"
-        " that `export` writes by default, and those of the best one that `optimize=` gives for the"
-        " cell. A peer is ahead if the median is below 0.97 and the ninetieth percentile below 1.",
-        summary(results),
-        "#### One row against tf2onnx",
-        wanted(results),
-        "#### Where a peer is ahead",
-        lost_table(results),
-        "#### Every cell",
-        "Times divided by that of the default file in the same round: median (tenth to"
-        " ninetieth percentile). *Of sgemm* is the share of the rate at which ONNX Runtime"
-        " multiplies two matrices of 512, measured in the same rounds; a dash is what does not run.",
-        grids(results),
-        "#### What does not run",
-        failures(results),
-    ]
+    lines += [meaning, summary(results)]
+    lines += ["#### One row against tf2onnx", wanted(results)]
+    lines += ["#### Where a peer is ahead", lost_table(results)]
+    lines += ["#### Every cell", cell_by_cell, grids(results)]
+    lines += ["#### What does not run", failures(results)]
     return "\n\n".join(lines)
 
 

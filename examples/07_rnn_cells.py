@@ -1,4 +1,4 @@
-"""`keras.layers.RNN` around a cell is the layer itself: the same native operator.
+"""`keras.layers.RNN` around a cell is the layer itself: the same nodes.
 
 `RNN(LSTMCell(64))` computes what `LSTM(64)` computes, with slower code in Keras. In ONNX there
 is no difference. Weights and data are random.

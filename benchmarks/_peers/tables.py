@@ -64,6 +64,7 @@ def grids(results: Sequence[Result]) -> str:
     parts = []
     for group in GROUPS:
         mine = [r for r in results if WORKS[r.cell.work].group == group]
+        mine.sort(key=lambda r: list(WORKS).index(r.cell.work))
         if mine:
             table = markdown(*_grid(mine))
             parts.append(f"<details>\n<summary>{group}</summary>\n\n{table}\n\n</details>")

@@ -277,5 +277,6 @@ WORKS = {**WHOLE, **QUICK}
 
 
 def cells(works: dict[str, Work]) -> list[Cell]:
-    """All cells, those of a work together."""
-    return [Cell(name, *shape) for name, work in works.items() for shape in work.shapes]
+    """All cells, those of a work together, and the works that take longest last."""
+    order = sorted(works, key=lambda name: works[name].flops or 0)
+    return [Cell(name, *shape) for name in order for shape in works[name].shapes]

@@ -44,6 +44,14 @@ def export(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pin the batch size. Default: dynamic.")
     ] = None,
+    optimize: Annotated[
+        str,
+        typer.Option(
+            metavar="balanced|latency|throughput|portable",
+            help="What the file is fastest for: any batch and length, single rows and steps, many"
+            " rows and long chunks; or recurrent operators alone, for GPUs.",
+        ),
+    ] = "balanced",
     name: Annotated[
         list[str] | None,
         typer.Option("--name", metavar="OLD=NEW", help="Rename an input or output. Repeatable."),
@@ -107,6 +115,7 @@ def export(
             states=wanted,
             opset=opset,
             batch=batch,
+            optimize=optimize,  # type: ignore[arg-type]  # export refuses what it does not know
             names=names or None,
             input_dtypes=dtypes or None,
             verify=not no_verify,
