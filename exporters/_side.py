@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
-from rnnonnx.errors import ManifestError
 from rnnonnx.manifest import TIME
 
 from ._capture import capture
@@ -18,11 +19,12 @@ from ._dtypes import default_tolerance, float16_layers
 from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load
+from ._match import file_names, states_like
 from ._reference import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import Subject, make_subject
 from ._streaming import require_streams
-from ._study import Study, Survey, study, survey
+from ._study import Study, study, survey
 from ._tapped import TappedStep
 
 if TYPE_CHECKING:
@@ -128,14 +130,13 @@ class KerasSide:
 
         The caller's data is repeated from its beginning where it ends. Inputs without time are
         the same in every chunk. A model whose length is fixed, or that has none, takes as many
-        calls as it needs.
+        calls as it needs; one that does not take every length, chunks that it does take.
 
         Args:
             steps: How many steps in all.
             batch: The batch size.
             chunk: The most steps of a chunk.
         """
-        self.restart()
         subject = self.subject
         axes = {tensor.name: tensor.time_axis for tensor in subject.step.manifest.inputs}
         free = TIME in subject.dims.lengths
@@ -143,6 +144,11 @@ class KerasSide:
             sizes = [tensor.shape[axis] for tensor, axis in self._timed()]
             chunk = min([size for size in sizes if isinstance(size, int)], default=1)
         base = subject.dims.lengths
+        if free and not self._runs(batch, chunk):
+            chunk = base[TIME]
+        if free and steps % chunk and not self._runs(batch, steps % chunk):
+            steps = math.ceil(steps / chunk) * chunk
+        self.restart()
         repeated = self.found.sampler.has_data and free
         whole = subject.draw(batch, {**base, TIME: steps}) if repeated else {}
         first: dict[str, Any] = {}
@@ -155,6 +161,15 @@ class KerasSide:
             first = first or inputs
             held = {k: first[k] if axes[k] is None and free else v for k, v in inputs.items()}
             yield size, held
+
+    def _runs(self, batch: int, size: int) -> bool:
+        """Whether Keras takes so many steps at once."""
+        lengths = {**self.subject.dims.lengths, TIME: size}
+        try:
+            self.subject.step(self.subject.draw(batch, lengths), self.initial(batch))
+        except (tf.errors.OpError, ValueError):
+            return False
+        return True
 
     def _timed(self) -> list[tuple[Any, int]]:
         inputs = self.subject.step.manifest.inputs
@@ -263,18 +278,9 @@ def keras_side(
         batch=batch if isinstance(batch, int) else None,
         opset=OPSETS.stop - 1,
     )
-    states = _states_like(manifest, surveyed)
+    states = states_like(manifest, surveyed)
     found = study(surveyed, states=states, data=data)
-    inputs = _names(
-        "inputs",
-        [item.name for item in signature.inputs],
-        {files.get(name, name): name for name in _all(manifest, "inputs", found)},
-    )
-    outputs = _names(
-        "outputs",
-        list(found.reference.trace.outputs),
-        {files.get(name, name): name for name in _all(manifest, "outputs", found)},
-    )
+    inputs, outputs = file_names(manifest, found)
     require_streams(found, table, tolerance)
     subject = make_subject(table, found, manifest, inputs, outputs)
     half = float16_layers(found.reference.trace.function.graph, table)
@@ -287,40 +293,3 @@ def _steps(value: Any, axis: int | None, begin: int, size: int) -> Any:
         return value
     window = (*(slice(None),) * axis, slice(begin, begin + size))
     return np.ascontiguousarray(value[window])
-
-
-def _states_like(manifest: Manifest, surveyed: Survey) -> StatesArgument:
-    """What lifts the states that the manifest has: those of stateful layers, or of all layers."""
-    names = [state.name for state in manifest.states if state.input.startswith("state_in.")]
-    choices: tuple[StatesArgument, ...] = ("stateful", "all")
-    tried = []
-    for states in choices:
-        lifted = [state.name for state in surveyed.lift(states)]
-        if lifted == names:
-            return states
-        tried.append(lifted)
-    raise ManifestError(
-        "the states in the file are not those of this Keras model",
-        expected=" or ".join(str(lifted) for lifted in tried),
-        received=names,
-        remedy="compare the file with the model that it was exported from",
-    )
-
-
-def _all(manifest: Manifest, what: str, found: Study) -> list[str]:
-    """The file's names of the model's own inputs or outputs, declared states among them."""
-    declared = manifest.states[len(found.states) :]
-    if what == "inputs":
-        return [*(t.name for t in manifest.inputs), *(state.input for state in declared)]
-    return [*(t.name for t in manifest.outputs), *(state.output for state in declared)]
-
-
-def _names(what: str, keras: list[str], file: dict[str, str]) -> list[str]:
-    """The file's names in the model's order, given by Keras's names."""
-    if set(keras) != set(file):
-        raise ManifestError(
-            f"the file has other {what} than this Keras model",
-            expected=keras,
-            received=list(file),
-        )
-    return [file[name] for name in keras]

@@ -106,17 +106,21 @@ class OnnxStep:
     def __call__(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
         """One call of the model."""
         manifest = self._manifest
-        feed = {**inputs, **{state.input: states[state.name] for state in manifest.states}}
         wanted = [t.name for t in manifest.outputs] + [s.output for s in manifest.states]
-        try:
-            values = self._session.run(wanted, feed)
-        except _ORT_ERRORS as error:
-            raise _cannot_run(error) from error
-        results = dict(zip(wanted, values, strict=True))
+        results = self.values(wanted, inputs, states)
         return (
             {tensor.name: results[tensor.name] for tensor in manifest.outputs},
             {state.name: results[state.output] for state in manifest.states},
         )
+
+    def values(self, names: Sequence[str], inputs: Tensors, states: Tensors) -> dict[str, Any]:
+        """Outputs of the graph by name."""
+        feed = {**inputs, **{s.input: states[s.name] for s in self._manifest.states}}
+        try:
+            values = self._session.run(list(names), feed)
+        except _ORT_ERRORS as error:
+            raise _cannot_run(error) from error
+        return dict(zip(names, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

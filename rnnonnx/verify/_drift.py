@@ -43,8 +43,7 @@ def drift(
     Args:
         side: The Keras model, a `KerasSide`.
         engines: The engines that are open, by name.
-        steps: How many steps; of a model without time, or of a fixed length, how many its calls
-            must have in all.
+        steps: How many steps; more where the model does not take a last call of what is left.
         budget: What differences are held to.
         needed: The engines whose failure is the caller's; others are left out, with a note.
 

@@ -126,7 +126,8 @@ class _OpenGraph:
 
     def __init__(self, model: Any, manifest: Any) -> None:
         import onnx
-        import onnxruntime
+
+        from rnnonnx.exporters._steps import OnnxStep
 
         self._manifest = manifest
         self._groups: dict[str, list[str]] = {}
@@ -139,12 +140,8 @@ class _OpenGraph:
                 self._makers[name] = node
                 if name not in known:
                     model.graph.output.append(onnx.ValueInfoProto(name=name))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self._names = [value.name for value in self._session.get_outputs()]
+        self._names = [value.name for value in model.graph.output]
+        self.step = OnnxStep(model.SerializeToString(), manifest)
 
     def values_of(self, path: str) -> list[str]:
         """The values that the nodes of a layer make, and those of layers that it holds."""
@@ -169,14 +166,8 @@ class _OpenGraph:
 
     def run(self, inputs: Any, states: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Every value by name, and the new states."""
-        feed = {**inputs, **{s.input: states[s.name] for s in self._manifest.states}}
-        values = dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+        values = self.step.values(self._names, inputs, states)
         return values, {state.name: values[state.output] for state in self._manifest.states}
-
-    def step(self, inputs: Any, states: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As a step function: the outputs, and the new states."""
-        values, after = self.run(inputs, states)
-        return {tensor.name: values[tensor.name] for tensor in self._manifest.outputs}, after
 
 
 def _compare(tap: _Tap, want: Array, values: dict[str, Any], *, by_tensor: bool) -> None:

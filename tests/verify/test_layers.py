@@ -110,6 +110,22 @@ def test_convolutions_have_their_channels_first(randomized, plant, tmp_path):
     assert (found.layer, found.step) == ("look", 0)
 
 
+def test_lengths_that_a_convolution_does_not_take(tmp_path):
+    """Where Keras gives values for a sequence that is too short, ONNX Runtime gives an error."""
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            layers.DepthwiseConv1D(9, dilation_rate=2, name="look"),
+            layers.GRU(2, name="rnn"),
+        ]
+    )
+    export(model, tmp_path / "m.onnx", states="none", verify=False)
+    report = verify(model, tmp_path / "m.onnx", calls=2, layers=True)
+    assert report.ok
+    assert "too short for a convolution" in " ".join(report.notes)
+    assert [(line.layer, line.ok) for line in report.layers] == [("look", True), ("rnn", True)]
+
+
 def test_layers_are_looked_into_only_where_it_matters(stack, file, spoiled):
     assert verify(stack, file, calls=1).layers == ()
     assert verify(stack, spoiled, calls=1, layers=False).layers == ()

@@ -75,6 +75,23 @@ def test_a_stream_of_ones_own_data_is_repeated(stack, file):
     assert report.drift[0].steps == 205
 
 
+@pytest.mark.parametrize(("steps", "chunk", "told"), [(190, 100, 190), (203, 100, 300)])
+def test_a_stream_of_a_model_that_does_not_take_every_length(tmp_path, steps, chunk, told):
+    """Pooling over four steps leaves three of them nothing: the last call is a whole one."""
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(2, None, 3), name="x"),
+            layers.MaxPooling1D(4),
+            layers.LSTM(4, stateful=True, return_sequences=True, name="kept"),
+        ]
+    )
+    path = tmp_path / "m.onnx"
+    export(model, path, states="stateful", verify=False)
+    report = verify(model, path, calls=1, steps=steps)
+    assert report.ok
+    assert {(line.steps, line.chunk) for line in report.drift} == {(told, chunk)}
+
+
 def test_a_stream_of_single_steps(tmp_path):
     """A model without time: every call is a step."""
     x, h_in = keras.Input((3,), name="x"), keras.Input((4,), name="h_in")
