@@ -78,8 +78,8 @@ def check_parity(
     kind = "" if reduced is None else reduced.kind
     recorder = Recorder(tolerance, half, kind)
     if kind:
-        scale = "the largest |value| of the tensor" if recorder.by_tensor else "|value|"
-        recorder.notes.append(f"compared within {tolerance:.2g} * max(1, {scale}): {kind}")
+        within = f"{tolerance:.2g} * max(1, {_scale(kind)})"
+        recorder.notes.append(f"compared within {within}: {kind}")
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
@@ -113,6 +113,11 @@ def _lengths(
     return [usable[call % len(usable)] for call in range(calls)]
 
 
+def _scale(precision: str) -> str:
+    """What a difference is relative to, in words."""
+    return "the largest |value| of the tensor" if precision == "int8" else "|value|"
+
+
 def require_match(report: ParityReport, name: str) -> None:
     """Turn a report that does not match into an error.
 
@@ -128,7 +133,8 @@ def require_match(report: ParityReport, name: str) -> None:
     raise ParityError(
         f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",
-        expected=f"every difference within {report.tolerance:g} * max(1, |value|)",
+        expected=f"every difference within {report.tolerance:g} * "
+        f"max(1, {_scale(report.precision)})",
         received=f"{len(wrong)} of {len(report.errors)} tensors beyond it; the worst at "
         f"{worst.where}",
         remedy="if the model amplifies rounding, pass a tolerance= that fits it; otherwise please "
