@@ -100,8 +100,8 @@ def check_parity(
     axes = axis_names(subject.step.manifest)
     recorder = Recorder(tolerance, half, precision, axes, engine, listener)
     if precision:
-        scale = "the largest |value| of the tensor" if recorder.by_tensor else "|value|"
-        recorder.notes.append(f"compared within {tolerance:.2g} * max(1, {scale}): {precision}")
+        within = f"{tolerance:.2g} * max(1, {_scale(precision)})"
+        recorder.notes.append(f"compared within {within}: {precision}")
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
@@ -136,6 +136,11 @@ def call_lengths(
     return [usable[call % len(usable)] for call in range(calls)]
 
 
+def _scale(precision: str) -> str:
+    """What a difference is relative to, in words."""
+    return "the largest |value| of the tensor" if precision == "int8" else "|value|"
+
+
 def require_match(report: ParityReport, name: str) -> None:
     """Turn a report that does not match into an error.
 
@@ -151,7 +156,8 @@ def require_match(report: ParityReport, name: str) -> None:
     raise ParityError(
         f"the ONNX file of {name!r} does not compute what Keras computes{half}: {worst.kind} "
         f"{worst.name!r} is off by {worst.max_abs:.3g}",
-        expected=f"every difference within {report.tolerance:g} * max(1, |value|)",
+        expected=f"every difference within {report.tolerance:g} * "
+        f"max(1, {_scale(report.precision)})",
         received=f"{len(wrong)} of {len(report.errors)} tensors beyond it; the worst at "
         f"{worst.where}",
         remedy="if the model amplifies rounding, pass a tolerance= that fits it; otherwise please "

@@ -50,15 +50,11 @@ def tokens(*made):
 
 ZOO = {
     "lstm": lambda: chain(layers.LSTM(4, use_bias=False), layers.Dense(2)),
-    "lstms": lambda: chain(layers.LSTM(4, return_sequences=True), layers.LSTM(4)),
     "both": lambda: chain(layers.Bidirectional(layers.LSTM(4, return_sequences=True))),
-    "backwards": lambda: chain(layers.LSTM(4, go_backwards=True, return_sequences=True)),
     "gru": lambda: chain(layers.GRU(4, return_sequences=True), layers.SimpleRNN(4)),
     "masked": lambda: tokens(layers.LSTM(4, return_sequences=True), layers.Dense(2)),
-    "activation": lambda: chain(layers.GRU(4, activation="gelu")),
     "cell": lambda: chain(layers.RNN(Cell(), return_sequences=True)),
     "masked cell": lambda: tokens(layers.RNN(Cell())),
-    "conv": lambda: chain(layers.Conv1D(4, 3, padding="causal"), layers.GRU(4)),
     "convlstm": lambda: chain(layers.ConvLSTM1D(2, 3, padding="same"), shape=(None, 6, 2)),
     "dense": lambda: chain(layers.TimeDistributed(layers.Dense(3, activation="softmax"))),
     "attention": attention,
