@@ -80,7 +80,7 @@ def finish(
         common.IdentityEliminationPass(),
         HoistPass(),
         common.RemoveUnusedNodesPass(),
-        FormsPass(optimize),
+        FormsPass(optimize, {port.traced: port.shape for port in inputs}),
         _ShareIntegersPass(),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeDirectionsPass(),
