@@ -144,8 +144,9 @@ def measure(
 
 
 def _need(cell: Cell) -> float:
-    """About the least seconds that a cell takes: loading, and four rounds of some 14 times our time
-    on a machine of 90 GFLOP/s.
+    """About the least seconds that a cell takes: loading, and four rounds of 14 times our time.
+
+    At 90 GFLOP/s, about what one core of a server does.
     """
     work = (WORKS[cell.work].flops or 0) * cell.batch * cell.steps
     return 2.0 + 4 * 14 * work / 90e9
