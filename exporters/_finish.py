@@ -82,6 +82,11 @@ def finish(
         reduced: The passes of a lower precision than float32.
     """
     model = ir.from_proto(proto)
+    # what a lower precision makes of recurrent operators has forms of its own
+    forms = (
+        FormsPass(optimize, {port.traced: port.shape for port in inputs}),
+        _ShareIntegersPass(),
+    )
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
@@ -92,8 +97,7 @@ def finish(
         FoldPass(),
         HoistPass(),
         common.RemoveUnusedNodesPass(),
-        # what a lower precision makes of recurrent operators has forms of its own
-        *(reduced.passes if reduced else (FormsPass(optimize), _ShareIntegersPass())),
+        *(reduced.passes if reduced else forms),
         common.CommonSubexpressionEliminationPass(size_limit=0),
         MergeEqualStepsPass(),
         MergeDirectionsPass(),

@@ -74,16 +74,24 @@ def hoisted_scan(
     return _scan(section, body, found, (product, x), [h], [new])
 
 
-def fused_scan(section: Section, found: RecurrentNode) -> list[ir.Value | None]:
-    """An LSTM or a GRU; returns what `RecurrentNode.replace` takes."""
+def fused_scan(
+    section: Section, found: RecurrentNode, bias: ir.Value | None = None
+) -> list[ir.Value | None]:
+    """An LSTM or a GRU; returns what `RecurrentNode.replace` takes.
+
+    Args:
+        section: Where it goes.
+        found: The operator.
+        bias: From `summed_bias`; None has it computed from the operator's.
+    """
     body = Section(found.graph, found.node)
     x = _slice(_features(found))
     if found.op_type == "LSTM":
         states = _states(found, 2)
-        new = _lstm_step(section, body, found, x, states)
+        new = _lstm_step(section, body, found, bias, x, states)
     else:
         states = _states(found, 1)
-        new = [_gru_step(section, body, found, x, states[0])]
+        new = [_gru_step(section, body, found, bias, x, states[0])]
     return _scan(section, body, found, (found.sequences, x), states, new)
 
 
@@ -91,6 +99,7 @@ def _lstm_step(
     section: Section,
     body: Section,
     found: RecurrentNode,
+    bias: ir.Value | None,
     x: ir.Value,
     states: Sequence[ir.Value],
 ) -> list[ir.Value]:
@@ -98,11 +107,7 @@ def _lstm_step(
     h, c = states
     gate, activation, output = found.functions
     kernels = _kernels(section, found)
-    biases: Sequence[ir.Value | None] = [None] * 4
-    if found.B is not None:
-        halves = _split(section, found.B, [4 * found.units] * 2, axis=1)
-        both = section.add("Squeeze", [section.add("Add", halves), section.const("axes", [0])])
-        biases = _split(section, both, [found.units] * 4, axis=0)
+    biases = _sums(section, found, bias)
     joint = body.add("Concat", [x, h], axis=1)
     i, o, f, g = (
         function.apply(body, _gemm(body, joint, kernel, bias))
@@ -115,30 +120,29 @@ def _lstm_step(
 
 
 def _gru_step(
-    section: Section, body: Section, found: RecurrentNode, x: ir.Value, h: ir.Value
+    section: Section,
+    body: Section,
+    found: RecurrentNode,
+    bias: ir.Value | None,
+    x: ir.Value,
+    h: ir.Value,
 ) -> ir.Value:
     """`h'`; gates in ONNX's order z, r, h."""
     gate, activation = found.functions
     kernels = _kernels(section, found)
-    biases: list[ir.Value | None] = [None] * 6
-    if found.B is not None:
-        flat = section.add("Squeeze", [found.B, section.const("axes", [0])])
-        biases = [*_split(section, flat, [found.units] * 6, axis=0)]
-
-    def bias(number: int) -> ir.Value | None:
-        pair = biases[number], biases[number + 3]
-        return None if pair[0] is None else section.add("Add", pair)
-
     joint = body.add("Concat", [x, h], axis=1)
-    z, r = (gate.apply(body, _gemm(body, joint, kernels[k], bias(k))) for k in (0, 1))
     if found.after:
-        sizes = [_features(found), found.units]
-        of_x, of_h = _split(section, kernels[2], sizes, axis=1)
-        inside = body.add("Mul", [r, _gemm(body, h, of_h, biases[5])])
-        sums = body.add("Add", [inside, _gemm(body, x, of_x, biases[2])])
+        of_z, of_r, of_x, of_h = _four_biases(section, found)
+        z = gate.apply(body, _gemm(body, joint, kernels[0], of_z))
+        r = gate.apply(body, _gemm(body, joint, kernels[1], of_r))
+        parts = _split(section, kernels[2], [_features(found), found.units], axis=1)
+        inside = body.add("Mul", [r, _gemm(body, h, parts[1], of_h)])
+        sums = body.add("Add", [inside, _gemm(body, x, parts[0], of_x)])
     else:
+        biases = _sums(section, found, bias)
+        z, r = (gate.apply(body, _gemm(body, joint, kernels[k], biases[k])) for k in (0, 1))
         reset = body.add("Concat", [x, body.add("Mul", [r, h])], axis=1)
-        sums = _gemm(body, reset, kernels[2], bias(2))
+        sums = _gemm(body, reset, kernels[2], biases[2])
     g = activation.apply(body, sums)
     if activation.bounded:
         # z * h + (1 - z) * g in one node less
@@ -146,6 +150,37 @@ def _gru_step(
     # NOTE: the difference of two infinite values would be no number where the sum is infinite
     rest = body.add("Sub", [section.const("one", 1.0, np.float32), z])
     return body.add("Add", [body.add("Mul", [z, h]), body.add("Mul", [rest, g])])
+
+
+def summed_bias(section: Section, found: RecurrentNode) -> ir.Value | None:
+    """Stores the sum of the operator's two biases, `[gates * units]`, if only that matters."""
+    biases = constant(found.B)
+    if biases is None or found.after:
+        return None
+    half = found.gates * found.units
+    return section.const("bias", biases[0, :half] + biases[0, half:], np.float32)
+
+
+def _sums(
+    section: Section, found: RecurrentNode, bias: ir.Value | None
+) -> Sequence[ir.Value | None]:
+    """The sum of the two biases for each gate."""
+    if found.B is None:
+        return [None] * found.gates
+    if bias is None:
+        halves = _split(section, found.B, [found.gates * found.units] * 2, axis=1)
+        bias = section.add("Squeeze", [section.add("Add", halves), section.const("axes", [0])])
+    return _split(section, bias, [found.units] * found.gates, axis=0)
+
+
+def _four_biases(section: Section, found: RecurrentNode) -> list[ir.Value | None]:
+    """Those of a GRU that resets after the product: of z, of r, of `x @ W` and of `h @ R`."""
+    if found.B is None:
+        return [None] * 4
+    flat = section.add("Squeeze", [found.B, section.const("axes", [0])])
+    parts = _split(section, flat, [found.units] * 6, axis=0)
+    z, r = (section.add("Add", [parts[k], parts[k + 3]]) for k in (0, 1))
+    return [z, r, parts[2], parts[5]]
 
 
 def _kernels(section: Section, found: RecurrentNode) -> list[ir.Value]:

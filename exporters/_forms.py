@@ -10,7 +10,7 @@ steps, as the time of the other form divided by the operator's:
   16 units up; for one row 0.8 to 1 from 128 units up, 1.3 for 64 units, 2.6 for 16 units;
 - GRU as a Scan with one product of input and state for a gate: 0.7 to 0.9 from 2048 units of
   all rows up (32 rows of 64, 8 rows of 256), 2 to 5 for one row;
-- LSTM likewise: 0.75 to 1 from 4096 units of all rows and 33 rows up, 1.1 to 5 below.
+- LSTM likewise: 0.75 to 1 from 4096 units of all rows and 32 rows up, 1.1 to 5 below.
 
 So a SimpleRNN is a Scan unless it is small, and LSTM and GRU are operators; `throughput` gives
 LSTM and GRU both forms and an If that chooses by the number of rows, which costs 2 to 3
@@ -19,15 +19,21 @@ microseconds a call.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rnnonnx.errors import ArgumentError
 
 from ._form_nodes import RecurrentNode, Section, read_operator
-from ._form_scan import PlainWeights, fused_scan, hoisted_scan, plain_weights
+from ._form_scan import PlainWeights, fused_scan, hoisted_scan, plain_weights, summed_bias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rnnonnx.manifest import Dim
 
 Optimize = Literal["balanced", "latency", "throughput", "portable"]
 """What a file is made for: the argument `optimize` of `export`."""
@@ -42,7 +48,7 @@ _MANY = 64  # rows that are many, however small the layer is
 def rows_for_scan(op_type: str, units: int) -> int:
     """The number of rows from which an LSTM or GRU is faster as a Scan."""
     if op_type == "LSTM":
-        return min(_MANY, max(33, -(-4096 // units)))
+        return min(_MANY, max(32, -(-4096 // units)))
     return min(_MANY, max(8, -(-2048 // units)))
 
 
@@ -82,22 +88,37 @@ class FormsPass(ir.passes.InPlacePass):
 
     Args:
         optimize: The purpose.
+        shapes: Shapes of the graph's inputs by the names that they have in the trace.
     """
 
-    def __init__(self, optimize: Optimize) -> None:
+    def __init__(
+        self, optimize: Optimize, shapes: Mapping[str, Sequence[Dim]] | None = None
+    ) -> None:
         super().__init__()
         self._optimize = optimize
+        self._shapes = shapes or {}
         # by those of the operators, so that a layer that is called twice has its weights once
         self._weights: dict[tuple[ir.Value | None, ...], PlainWeights] = {}
+        self._biases: dict[ir.Value | None, ir.Value | None] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the main graph."""
         changed = False
+        if self._optimize == "throughput":
+            self._infer(model)  # where the batch is pinned, no If is needed
         if self._optimize != "portable":
             for node in list(model.graph):
                 found = read_operator(model.graph, node)
                 changed = (found is not None and self._rewrite(found)) or changed
         return ir.passes.PassResult(model, modified=changed)
+
+    def _infer(self, model: ir.Model) -> None:
+        """Have the shapes of values, as far as those of the inputs tell them."""
+        for value in model.graph.inputs:
+            shape = self._shapes.get(str(value.name).split(":")[0])
+            if shape is not None:
+                value.shape = ir.Shape(shape)
+        common.ShapeInferencePass()(model)
 
     def _rewrite(self, found: RecurrentNode) -> bool:
         """Replace one operator, if another form is better for the purpose; whether it is."""
@@ -117,7 +138,9 @@ class FormsPass(ir.passes.InPlacePass):
             if found.rows is None:
                 _choose_by_rows(section, found, rows)
             else:
-                found.replace(fused_scan(section, found))
+                if found.B not in self._biases:
+                    self._biases[found.B] = summed_bias(section, found)
+                found.replace(fused_scan(section, found, self._biases[found.B]))
         section.insert_before(found.node)
         found.remove()
         return True

@@ -43,7 +43,7 @@ def _bytes(folder: Path, name: str) -> bytes:
 
 
 def _operators(folder: Path, name: str) -> list[str]:
-    """The operators of a file in order, each with those of its subgraphs; names may differ."""
+    """The operators of a file and of its subgraphs; names and order may differ."""
 
     def listed(graph: onnx.GraphProto) -> list[str]:
         found = []
@@ -53,7 +53,7 @@ def _operators(folder: Path, name: str) -> list[str]:
                 found += listed(attribute.g)
         return found
 
-    return listed(onnx.ModelProto.FromString(_bytes(folder, name)).graph)
+    return sorted(listed(onnx.ModelProto.FromString(_bytes(folder, name)).graph))
 
 
 def _file(folder: Path, name: str) -> Any:

@@ -14,7 +14,7 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 FEATURES = 64
 GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 _VOWELS = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_TRAIN.ts"
-Data = Literal["normal", "tokens", "vowels"]
+Data = Literal["normal", "tokens", "vowels", "padded"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Work:
         group: The table that it is in.
         build: Makes the Keras model; called where Keras is.
         shapes: Batch size and number of steps of each cell.
-        data: What it reads: normal numbers, tokens, or the Japanese vowels.
+        data: What it reads: normal numbers, tokens, the Japanese vowels, or normal numbers of
+            which each row has a fifth to all of the steps, zeros behind them.
         tail: Sizes of a step of the input.
         flops: Floating point operations a row and step, where the model is nothing but products.
     """
@@ -56,7 +57,11 @@ class Cell:
             return vowels(random, self.batch)
         if work.data == "tokens":
             return random.integers(0, 96, (self.batch, self.steps)).astype("int32")
-        return random.normal(size=(self.batch, self.steps, *work.tail)).astype("float32")
+        x = random.normal(size=(self.batch, self.steps, *work.tail)).astype("float32")
+        if work.data == "padded":
+            for row in x[1:]:
+                row[random.integers(self.steps // 5, self.steps + 1) :] = 0.0
+        return x
 
 
 def vowels(random: np.random.Generator, batch: int) -> Array:
@@ -230,11 +235,13 @@ def _works() -> dict[str, Work]:
         whole,
         flops=2 * 3 * 128 * (FEATURES + 128),
     )
-    if has_vowels():
-        for kind in GATES:
+    for kind in GATES:
+        title, build = f"Masking, {kind} 128, Dense 9", partial(masked, kind)
+        shapes = _grid((1, 32), (100,))
+        found[f"padded {kind}"] = Work(title, "Masked", build, shapes, "padded", (12,))
+        if has_vowels():
             shapes = _grid((1, 8, 32, 128), (29,))
-            build = partial(masked, kind)
-            title = f"Masking, {kind} 128, Dense 9"
+            title = f"{title}, JapaneseVowels"
             found[f"masked {kind}"] = Work(title, "Masked", build, shapes, "vowels", (12,))
     for kind in ("LSTM", "GRU"):
         found[f"both {kind}"] = Work(

@@ -154,6 +154,17 @@ def test_export_says_first_that_it_cannot_write(invoke, models, tmp_path):
     assert "mkdir -p" in result.stderr
 
 
+def test_export_for_a_purpose(invoke, models, tmp_path):
+    out = tmp_path / "m.onnx"
+    made = invoke("export", models / "plain.keras", "-o", out, "--optimize", "throughput", "--json")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["nodes"]["If"] == 1
+    refused = invoke("export", models / "plain.keras", "-o", out, "--optimize", "speed")
+    assert refused.exit_code == 2
+    assert "optimize=" in refused.stderr
+    assert "throughput" in refused.stderr
+
+
 def test_verify_passes_and_fails(invoke, models, exported):
     result = invoke("verify", models / "plain.keras", exported, "--calls", 2)
     assert result.exit_code == 0, result.output

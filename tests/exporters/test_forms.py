@@ -207,7 +207,7 @@ def test_a_fixed_batch_chooses_at_once():
 
 
 def test_the_rule():
-    assert [rows_for_scan("LSTM", units) for units in (4, 64, 128, 512)] == [64, 64, 33, 33]
+    assert [rows_for_scan("LSTM", units) for units in (4, 64, 128, 512)] == [64, 64, 32, 32]
     assert [rows_for_scan("GRU", units) for units in (4, 64, 128, 512)] == [64, 32, 16, 8]
 
 
@@ -242,6 +242,27 @@ def test_each_purpose_gives_its_form_and_the_same_values(kind, units, exported, 
         # an If is compared with Keras on both sides of its limit
         limit = rows_for_scan(kind, units) if form == "If" else 3
         assert max(file.report.parity.batches) == limit
+
+
+def test_a_pinned_batch_needs_no_if(exported, randomized, close):
+    model = randomized(
+        keras.Sequential(
+            [
+                keras.Input((None, FEATURES), name="x"),
+                layers.GRU(4, return_sequences=True),
+                layers.TimeDistributed(layers.Dense(3)),
+                layers.GRU(4, reset_after=False, return_sequences=True),
+                layers.LSTM(4),
+            ]
+        )
+    )
+    for batch, form in ((MANY, {"Scan"}), (MANY - 1, {"GRU", "LSTM"})):
+        file = exported(model, batch=batch, optimize="throughput")
+        assert set(file.ops()) & {"Scan", "If", "GRU", "LSTM"} == form
+        value = RANDOM.normal(size=(batch, TIME, FEATURES)).astype("float32")
+        close(file.run(value)[0][0], model(value))
+        counted = sum(layer.parameters for layer in inspect_model(file.path).layers)
+        assert counted == model.count_params()
 
 
 def test_the_report_says_what_an_if_holds(exported, randomized):
