@@ -170,6 +170,16 @@ def test_torch_without_masks(tmp_path, randomized):
     torch_agrees(keras.Model([x, h, c], outputs), tmp_path, "none", randomized)
 
 
+def test_torch_with_states_given_under_a_mask(tmp_path, randomized):
+    """Keras does not mask a layer that is given its state; the layers behind it, it does."""
+    x = keras.Input((None, 4), name="x")
+    masked = layers.Masking()(x)
+    _, state = layers.GRU(3, return_state=True)(masked)
+    decoded = layers.GRU(3, return_sequences=True)(masked, initial_state=[state])
+    outputs = [decoded, layers.GRU(2)(decoded)]
+    torch_agrees(keras.Model(x, outputs), tmp_path, "none", randomized)
+
+
 def test_torch_with_states_that_are_carried(tmp_path, randomized):
     needs("torch")
     tokens = keras.Input((None,), dtype="int32", name="tokens")

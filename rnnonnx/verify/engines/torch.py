@@ -118,6 +118,30 @@ class _Rebuilt:
             if mask is not None:
                 first = Value(first.tensor, mask.tensor)
             kwargs = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
+            others = keras.tree.flatten((args, kwargs))
+            if mask is None and any(isinstance(other, Value) for other in others):
+                return _unmasked(function, operation, carried, first, args, kwargs)
             return function(carried, first, *args, **kwargs)
 
         return call
+
+
+def _unmasked(
+    function: Callable[..., Any],
+    layer: Any,
+    carried: Carried,
+    first: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """A layer that is given a state beside its sequence.
+
+    Keras (3.15, `Layer.__call__`) hands on the mask that a tensor has only to a layer of one
+    tensor. Such a layer computes without it, and its sequence has it again.
+    """
+    results = function(carried, Value(first.tensor), *args, **kwargs)
+    if not getattr(layer, "return_sequences", False):
+        return results
+    sequence, *states = results if isinstance(results, list) else [results]
+    masked = Value(sequence.tensor, first.mask)
+    return [masked, *states] if isinstance(results, list) else masked
