@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# NOTE: measured; docs/precision.md has the numbers. Below these a product of integers, some ten
-# nodes, takes longer than one of float32, and a Scan longer than the operator.
+# NOTE: measured; docs/precision.md has the numbers. Of fewer weights a product of integers, some
+# ten nodes, takes longer than one of float32.
 INTEGER_WEIGHTS = 2**16
-INTEGER_UNITS = 256
+# Of fewer units a Scan takes longer than the operator. ONNX Runtime's RNN computes tanh one by
+# one, so that a Scan of float32 products is no slower from the start.
+SCAN_UNITS = {"GRU": 256, "RNN": 16}
 # A node has some 150 bytes: of fewer weights the file would become larger.
 FEWEST = 1024
 # Operators with weights: those that have a form below, and those that have none.
@@ -67,10 +69,10 @@ class QuantizePass(ir.passes.InPlacePass):
 
 
 def worth_a_scan(node: ir.Node) -> bool:
-    """Whether products of integers make up for taking a GRU or RNN apart."""
+    """Whether a GRU or RNN is faster taken apart, with weights in int8."""
     weights = _weights(node)
-    large = len(weights) == 2 and node.attributes["hidden_size"].as_int() >= INTEGER_UNITS
-    return large and not _why_not(node, weights)
+    large = node.attributes["hidden_size"].as_int() >= SCAN_UNITS[node.op_type]
+    return large and len(weights) == 2 and not _why_not(node, weights)
 
 
 def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
