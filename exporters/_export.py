@@ -78,7 +78,8 @@ def export(
         batch: Pins the batch size; None leaves it dynamic.
         optimize: What the file is to be fastest for: `"balanced"`, any batch and length;
             `"latency"`, single rows and steps; `"throughput"`, many rows and long chunks;
-            `"portable"`, recurrent operators alone where there are any, as GPUs like it.
+            `"portable"`, recurrent operators alone where there are any, as GPUs like it. With
+            `precision`, whose forms are its own, `"latency"` and `"throughput"` are refused.
         names: New names for inputs, outputs, by old name.
         input_dtypes: Other dtypes for inputs, by name; tokens that Keras declares as floats,
             say, as `int32`.
@@ -134,6 +135,11 @@ def export(
     table = LayerTable(model)
     refuse_float64(table)
     reduced = reduction(precision, table)
+    if reduced is not None and optimize not in ("balanced", "portable"):
+        raise ArgumentError(
+            f"optimize={optimize!r} does not go with precision=: it chooses among forms of float32",
+            remedy="leave one of them out",
+        )
     own_states = states if isinstance(states, Mapping) else ()
     surveyed = survey(table, signature, batch=batch, opset=opset, own_states=own_states)
     found = study(surveyed, states=states, data=data)

@@ -28,7 +28,7 @@ from ._study import Study, study, survey
 from ._tapped import TappedStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rnnonnx._parity import Observation, Recorder, Step, Tensors
     from rnnonnx._parity_report import ParityReport
@@ -89,8 +89,12 @@ class KerasSide:
         engine: str = "",
         listener: Callable[[Observation], None] | None = None,
         thorough: bool = True,
+        batches: Sequence[int] = (),
     ) -> ParityReport:
-        """Compare a candidate with the model; as `check_parity`, on the same inputs each time."""
+        """Compare a candidate with the model; as `check_parity`, on the same inputs each time.
+
+        One row alone, then several, all of the caller's if there are any; then these batch sizes.
+        """
         self.restart()
         return check_parity(
             self.subject,
@@ -101,8 +105,7 @@ class KerasSide:
             engine=engine,
             listener=listener,
             thorough=thorough,
-            # one row alone, and all that the caller has
-            batches=(1, max(2, self.found.sampler.rows or 3)),
+            batches=(1, max(2, self.found.sampler.rows or 3), *batches),
         )
 
     def calls(self, candidate: Step, recorder: Recorder, count: int) -> Iterator[dict[str, Any]]:

@@ -86,6 +86,7 @@ def verify(
         raise InputError("verify takes the path of an ONNX file", received=type(path).__name__)
     plan = plan_engines(against)
     require("tensorflow", extra="export", purpose="comparing with Keras")
+    from rnnonnx.exporters._forms import switching_batches
     from rnnonnx.exporters._side import keras_side
     from rnnonnx.runtime import Model
 
@@ -104,10 +105,13 @@ def verify(
         custom_objects=custom_objects,
         safe_mode=safe_mode,
     )
-    metadata = {entry.key: entry.value for entry in read_model(path).metadata_props}
+    proto = read_model(path)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
     budget = choose_budget(tolerance, loaded.manifest, metadata, side)
     case = Case(Path(path), loaded.manifest, side, loaded)
-    return _Run(case, budget, calls, steps, progress or (lambda _: None)).through(
+    # a file may compute many rows in another form than few
+    batches = () if data is not None else switching_batches(proto)
+    return _Run(case, budget, calls, steps, batches, progress or (lambda _: None)).through(
         plan, layers=layers
     )
 
@@ -126,6 +130,7 @@ class _Run:
     budget: Budget
     calls: int
     steps: int | None
+    batches: tuple[int, ...]
     tell: Progress
 
     def through(self, plan: Sequence[Planned], *, layers: bool | None) -> ParityReport:
@@ -193,6 +198,7 @@ class _Run:
                 listener=trail,
                 # the others say nothing of the file
                 thorough=engine.runs == "file",
+                batches=self.batches if engine.runs == "file" else (),
             )
         except RnnonnxError as error:
             if item.named:

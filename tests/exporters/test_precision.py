@@ -242,6 +242,16 @@ def test_unknown_precisions(precision, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("optimize", ["latency", "throughput"])
+def test_a_form_of_float32_is_refused(optimize, tmp_path):
+    from rnnonnx.exporters import export
+
+    model = keras.Sequential([keras.Input((None, 8)), layers.GRU(64)])
+    with pytest.raises(ArgumentError, match="does not go with precision="):
+        export(model, tmp_path / "m.onnx", precision="float16", optimize=optimize)
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_two_precisions_in_one_file(tmp_path):
     from rnnonnx.exporters import export
 

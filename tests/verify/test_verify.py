@@ -114,6 +114,23 @@ def test_data_of_ones_own(model, file):
         verify(model, file, data={"z": data["x"]})
 
 
+def test_many_rows_are_compared_where_the_file_computes_them_otherwise(tmp_path):
+    model = keras.Sequential([keras.Input((None, 5)), layers.GRU(40, return_sequences=True)])
+    export(model, tmp_path / "m.onnx", optimize="throughput")
+    assert verify(model, tmp_path / "m.onnx").ok
+    proto = onnx.load(tmp_path / "m.onnx")
+    (choice,) = [node for node in proto.graph.node if node.op_type == "If"]
+    (many,) = [item.g for item in choice.attribute if item.name == "then_branch"]
+    (scan,) = [node for node in many.node if node.op_type == "Scan"]
+    (body,) = [item.g for item in scan.attribute if item.name == "body"]
+    tanh = next(node for node in body.node if node.op_type == "Tanh")
+    tanh.op_type = "Softsign"
+    onnx.save(proto, tmp_path / "m.onnx")
+    report = verify(model, tmp_path / "m.onnx", layers=False)
+    assert not report.ok
+    assert max(report.batches) > 3
+
+
 def test_renamed_and_declared_states(tmp_path):
     x, h_in = keras.Input((None, 3), name="x"), keras.Input((4,), name="h_in")
     y, h = layers.GRU(4, return_state=True, name="y")(x, initial_state=h_in)
