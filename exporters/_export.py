@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # NOTE: tf2onnx 1.17 writes opsets up to 18; the lowerings need the RNN operators of 14.
 OPSETS = range(14, 19)
+# What else than the default `optimize` may be beside a lower precision.
+_PORTABLE = {"float16": "portable"}
 
 
 @one_at_a_time
@@ -79,7 +81,7 @@ def export(
         optimize: What the file is to be fastest for: `"balanced"`, any batch and length;
             `"latency"`, single rows and steps; `"throughput"`, many rows and long chunks;
             `"portable"`, recurrent operators alone where there are any, as GPUs like it. With
-            `precision`, whose forms are its own, `"latency"` and `"throughput"` are refused.
+            `precision`, whose forms are its own, only the default, and for float16 `"portable"`.
         names: New names for inputs, outputs, by old name.
         input_dtypes: Other dtypes for inputs, by name; tokens that Keras declares as floats,
             say, as `int32`.
@@ -135,7 +137,7 @@ def export(
     table = LayerTable(model)
     refuse_float64(table)
     reduced = reduction(precision, table)
-    if reduced is not None and optimize not in ("balanced", "portable"):
+    if reduced is not None and optimize not in ("balanced", _PORTABLE.get(reduced.kind)):
         raise ArgumentError(
             f"optimize={optimize!r} does not go with precision=: it chooses among forms of float32",
             remedy="leave one of them out",

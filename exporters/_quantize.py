@@ -64,6 +64,8 @@ class QuantizePass(ir.passes.InPlacePass):
             else:
                 _store(node, NodeWriter(owner, constants, opset), weights)
             self._record.change(owner, stored=not computed)
+            if computed and node.op_type == "LSTM":
+                self._record.share(owner)
             modified = True
         return ir.passes.PassResult(model, modified=modified)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from onnx_ir.passes import common
 
+from rnnonnx._parity import BUDGETS
 from rnnonnx.errors import ArgumentError
 from rnnonnx.manifest import Precision as Stated
 
-from ._dtypes import FLOAT16_TOLERANCE
 from ._half import HalvePass
 from ._quantize import QuantizePass, worth_a_scan
 from ._scan_form import ScanFormPass
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 
 # NOTE: measured; docs/precision.md has the numbers, benchmarks/precision.py makes them.
-INT8_TOLERANCE: Final = 2.0**-4
-_BUDGETS: Final = {"float16": FLOAT16_TOLERANCE, "int8": INT8_TOLERANCE}
+INT8_TOLERANCE: Final = BUDGETS["int8"]
 
 
 @dataclass(slots=True)
@@ -40,28 +39,35 @@ class Record:
 
     Attributes:
         table: The model's layers.
-        only: Layers that may be changed, with what they hold; None for all.
+        only: By layer, whether it may be changed, with what it holds; None for all.
         changed: Layers that compute in the lower precision.
         stored: Layers that only have their weights in it.
         kept: Why layers have weights that stay in float32.
+        shared: Layers in which the rows of a call share a scale.
     """
 
     table: LayerTable
-    only: tuple[str, ...] | None = None
+    only: Mapping[str, bool] | None = None
     changed: dict[str, None] = field(default_factory=dict)
     stored: dict[str, None] = field(default_factory=dict)
     kept: dict[str, dict[str, None]] = field(default_factory=dict)
+    shared: dict[str, None] = field(default_factory=dict)
 
     def wants(self, owner: ir.Node) -> bool:
         """Whether the layer of a node is to compute in the lower precision."""
         if self.only is None:
             return True
         path = f"{self._path(owner)}/"
-        return any(path.startswith(f"{name}/") for name in self.only)
+        named = [name for name in self.only if path.startswith(f"{name}/")]
+        return bool(named) and self.only[max(named, key=len)]
 
     def change(self, owner: ir.Node, *, stored: bool = False) -> None:
         """A node, or one in its body, computes in the lower precision, or has weights in it."""
         (self.stored if stored else self.changed)[self._path(owner)] = None
+
+    def share(self, owner: ir.Node) -> None:
+        """The rows of a call share a scale in the layer of this node."""
+        self.shared[self._path(owner)] = None
 
     def keep(self, owner: ir.Node, why: str) -> None:
         """A node, or one in its body, stays in float32."""
@@ -92,7 +98,7 @@ class Reduction:
     Args:
         kind: `float16` or `int8`.
         table: The model's layers.
-        only: Layers that may be changed, with what they hold; None for all.
+        only: By layer, whether it may be changed, with what it holds; None for all.
 
     Attributes:
         kind: The same.
@@ -101,9 +107,9 @@ class Reduction:
             Bidirectional become one.
     """
 
-    def __init__(self, kind: str, table: LayerTable, only: tuple[str, ...] | None) -> None:
+    def __init__(self, kind: str, table: LayerTable, only: Mapping[str, bool] | None) -> None:
         self.kind = kind
-        self.tolerance = _BUDGETS[kind]
+        self.tolerance = BUDGETS[kind]
         self._record = Record(table, only)
         self.passes: list[ir.passes.PassBase] = (
             [ScanFormPass(self._record.take_apart), QuantizePass(self._record)]
@@ -147,6 +153,11 @@ class Reduction:
         if self._record.stored:
             where = listed(list(self._record.stored))
             told.append(f"weights in {self.kind}, and arithmetic in float32, in {where}")
+        if self._record.shared:
+            told.append(
+                f"rows of a call share a scale in {listed(list(self._record.shared))}: a loud row "
+                "takes the precision of the others (docs/precision.md)"
+            )
         return (
             *told,
             *_NOTES[self.kind],
@@ -205,7 +216,7 @@ def _by_layer(precision: Mapping[Any, Any], table: LayerTable) -> Reduction | No
         )
     if not kinds:
         return None
-    only = tuple(path for path, kind in precision.items() if kind == kinds[0])
+    only = {path: kind == kinds[0] for path, kind in precision.items()}
     return Reduction(kinds[0], table, only)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Tensors: TypeAlias = Mapping[str, Array]
+BUDGETS: Final = {"float16": 2.0**-7, "int8": 2.0**-4}
+"""The tolerance of a lower precision where nobody names another: 8 units of what it rounds to."""
+
 Step: TypeAlias = Callable[[Tensors, Tensors], tuple[dict[str, Array], dict[str, Array]]]
 """`(inputs, states) -> (outputs, new states)`, each by name."""
 

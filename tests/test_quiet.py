@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rnnonnx.quiet import _silent_stderr
+from rnnonnx.quiet import silent_stderr
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from rnnonnx.quiet import _silent_stderr
 )
 def test_the_log_is_told_only_where_it_may_explain_a_failure(capfd, error, told):
     def start():
-        with _silent_stderr():
+        with silent_stderr():
             os.write(2, b"a log line\n")
             if error is not None:
                 raise error

@@ -146,6 +146,8 @@ def _show(result: ParityReport) -> None:
             show(Text(f"not run: {engine.name}: {engine.not_run}", "yellow"))
     for line in result.checks:
         show(Text(f"compared: {line}", "dim"))
+    for line in result.notes:
+        show(Text(f"note: {line}", "yellow"))
     if result.float16:
         show(Text(f"float16: {', '.join(result.float16)}", "dim"))
     if result.departure is not None:

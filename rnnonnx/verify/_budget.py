@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from .._parity import Recorder
+from .._parity import BUDGETS, Recorder
 from ..errors import InputError, ManifestError
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ def choose_budget(
         return Budget(float(tolerance), "the caller", kind)
     own = stated(metadata) if reduced is None else reduced.tolerance
     if own is not None:
+        # a file under test does not set its own bar at will
+        most = BUDGETS.get(kind, max(BUDGETS.values()))
+        if own > most:
+            return Budget(most, f"the most that a file may state; it states {own:g}", kind)
         return Budget(own, f"stated in the file{kind and f', for {kind}'}", kind)
     what = "float16" if side.float16 else "float32"
     return Budget(side.tolerance, f"the default for {what}")

@@ -13,7 +13,7 @@ from .._extras import require
 from .._onnx_file import read_model
 from .._parity import axis_names
 from .._parity_report import Drift, EngineReport, Growth, ParityReport
-from ..errors import InputError, RnnonnxError
+from ..errors import InputError, MissingExtraError, RnnonnxError
 from ._budget import Budget, check_tolerance, choose_budget
 from ._drift import drift
 from ._layers import find_layers
@@ -204,6 +204,14 @@ class _Run:
             if item.named:
                 raise
             return EngineReport(engine.name, engine.version, runs, None, not_run=error.message)
+        except ImportError as error:
+            broken = f"its package does not import: {error}"
+            if item.named:
+                raise MissingExtraError(
+                    f"the engine {engine.name!r} cannot run: {broken}",
+                    remedy=f"install it anew: {engine.install}",
+                ) from error
+            return EngineReport(engine.name, "", runs, None, not_run=broken)
         told = EngineReport(
             engine.name,
             engine.version,

@@ -242,13 +242,34 @@ def test_unknown_precisions(precision, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("optimize", ["latency", "throughput"])
-def test_a_form_of_float32_is_refused(optimize, tmp_path):
+def test_the_nearest_name_decides(tmp_path):
+    from rnnonnx.exporters import export
+
+    inner = keras.Sequential(
+        [
+            keras.Input((None, 16)),
+            layers.LSTM(32, return_sequences=True, name="l1"),
+            layers.GRU(32, return_sequences=True, name="g1"),
+        ],
+        name="enc",
+    )
+    model = keras.Sequential([keras.Input((None, 16)), inner, layers.Dense(64, name="out")])
+    report = export(model, tmp_path / "m.onnx", precision={"enc": "int8", "enc/g1": "float32"})
+    found = {record.name: record.precision for record in report.layers}
+    assert found["enc/l1"] == "int8"
+    assert found["enc/g1"] == found["out"] == "float32"
+    assert any("share a scale in 'enc/l1'" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimize"), [("float16", "throughput"), ("int8", "latency"), ("int8", "portable")]
+)
+def test_a_form_of_float32_is_refused(kind, optimize, tmp_path):
     from rnnonnx.exporters import export
 
     model = keras.Sequential([keras.Input((None, 8)), layers.GRU(64)])
     with pytest.raises(ArgumentError, match="does not go with precision="):
-        export(model, tmp_path / "m.onnx", precision="float16", optimize=optimize)
+        export(model, tmp_path / "m.onnx", precision=kind, optimize=optimize)
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -213,3 +213,16 @@ def test_naming_engines_loads_none():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"tensorflow", "keras", "onnx", "onnxruntime", "openvino", "torch", "ai_edge_litert"}
     assert not (heavy | {"jinja2", "hypothesis"}) & set(done.stdout.split())
+
+
+def test_an_engine_whose_package_is_broken(stack, file, tmp_path, monkeypatch):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('half installed')")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError, match=r"does not import: half installed(.|\n)*pip"):
+        verify(stack, file, calls=1, against=["rnnonnx", "openvino"])
+    report = verify(stack, file, calls=1, against=["all"])
+    told = {engine.name: engine.not_run for engine in report.engines}
+    assert "half installed" in told["openvino"]
+    assert report.ok

@@ -135,6 +135,22 @@ def test_numbers_that_are_none(tmp_path, arguments):
         verify(tmp_path / "no.keras", tmp_path / "no.onnx", **arguments)
 
 
+def test_a_file_does_not_set_its_bar_at_will(stack, spoiled, tmp_path):
+    model = onnx.load(spoiled)
+    model.metadata_props.add(key="rnnonnx.tolerance", value="1e9")
+    (bias,) = [item for item in model.graph.initializer if item.name.endswith("head/bias")][:1] or [
+        next(item for item in model.graph.initializer if len(item.dims) == 1)
+    ]
+    values = onnx.numpy_helper.to_array(bias) + np.float32(9)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, tmp_path / "high.onnx")
+    report = verify(stack, tmp_path / "high.onnx", layers=False)
+    assert not report.ok
+    assert report.tolerance == 2.0**-4
+    assert "it states 1e+09" in report.budget
+    assert verify(stack, tmp_path / "high.onnx", layers=False, tolerance=1e9).ok
+
+
 def test_a_file_states_its_own_tolerance(stack, spoiled, tmp_path):
     model = onnx.load(spoiled)
     model.metadata_props.add(key="rnnonnx.tolerance", value="1e-2")
