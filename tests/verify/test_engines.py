@@ -172,6 +172,7 @@ def test_torch_without_masks(tmp_path, randomized):
 
 def test_torch_with_states_given_under_a_mask(tmp_path, randomized):
     """Keras does not mask a layer that is given its state; the layers behind it, it does."""
+    needs("torch")
     x = keras.Input((None, 4), name="x")
     masked = layers.Masking()(x)
     _, state = layers.GRU(3, return_state=True)(masked)
