@@ -1,8 +1,8 @@
 """The other forms of LSTM, GRU and SimpleRNN (`optimize=`) under the options of test_layers.py.
 
 SimpleRNN as a Scan under half of them; LSTM and GRU as an If, of which both branches are run,
-under some; half of the options in a run, as there. `tests/exporters/test_forms.py` compares each form with the operator itself, whatever
-the option.
+under some; half of the options in a run, as there. `tests/exporters/test_forms.py` compares each
+form with the operator itself, whatever the option.
 """
 
 from __future__ import annotations
