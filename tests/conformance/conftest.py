@@ -1,12 +1,14 @@
 """What the grids share: groups of layers in one file, each layer compared with Keras by itself.
 
-A file costs seconds and a layer in it a fraction of one, so that some sixteen layers run side
+A file costs seconds and a layer in it a fraction of one, so that eight layers or more run side
 by side in a model. Every one is still a configuration of its own: its outputs, its states and
 its operators are looked at one by one, and a failure names those that are wrong.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -15,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from keras import layers
 
 from rnnonnx._parity import compare_one
 from rnnonnx.exporters import export
@@ -296,6 +299,75 @@ def conforms(tmp_path, record_property):
 def config():
     """The class `Config`."""
     return Config
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that the layers of a group have in common.
+
+    Attributes:
+        name: The class of `keras.layers`.
+        arguments: More of its arguments.
+        mask: `no mask`, `mask`, or `zeros where masked`.
+        backwards: `go_backwards`.
+        stateful: `stateful`.
+    """
+
+    name: str
+    arguments: dict[str, object]
+    mask: str
+    backwards: bool
+    stateful: bool
+
+    @property
+    def streams(self):
+        """Whether `states="all"` takes them.
+
+        What reads backwards is streamed only if it is stateful, what is masked only if it is not
+        (a masked step at a call's beginning gives zeros then).
+        """
+        if self.stateful and not self.backwards:
+            return self.mask != "mask"
+        return self.stateful or not self.backwards
+
+    def group(self, ops, turn):
+        """A layer for each combination of the options that they have not in common.
+
+        Half of the combinations, by turns: every pair of values of any two options is in either
+        half. All with RNNONNX_GRID=all in the environment.
+
+        Args:
+            ops: How many recurrent operators each must be, by type.
+            turn: Which half.
+        """
+        words = ("return_sequences", "return_state", "use_bias", "initial_state")
+        whole = os.environ.get("RNNONNX_GRID") == "all"
+        states = (UNITS,) * (2 if self.name == "LSTM" else 1)
+        group = []
+        for number, values in enumerate(itertools.product([False, True], repeat=len(words))):
+            if not whole and sum(values) % 2 != turn % 2:
+                continue
+            sequences, state, bias, given = values
+            layer = getattr(layers, self.name)(
+                UNITS,
+                return_sequences=sequences,
+                return_state=state,
+                use_bias=bias,
+                go_backwards=self.backwards,
+                stateful=self.stateful,
+                zero_output_for_mask=self.mask == "zeros where masked",
+                name=f"rnn{number}",
+                **self.arguments,
+            )
+            title = " ".join(word for word, on in zip(words, values, strict=True) if on) or "none"
+            group.append(Config(title, layer, ops, states if given else ()))
+        return group
+
+
+@pytest.fixture
+def options():
+    """The class `Options`."""
+    return Options
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,10 @@ form with the operator itself, whatever the option.
 
 from __future__ import annotations
 
-import itertools
-import os
-
 import pytest
-from keras import layers
 
 from rnnonnx.exporters import _forms
 
-UNITS = 4
 LAYERS = {
     "SimpleRNN": ("SimpleRNN", {}, {"Scan": 1}),
     "LSTM": ("LSTM", {}, {"If": 1}),
@@ -37,35 +32,15 @@ GROUPS += [
 
 
 @pytest.mark.parametrize(("kind", "mask", "backwards", "stateful"), GROUPS)
-def test_forms(kind, mask, backwards, stateful, conforms, config, monkeypatch):
+def test_forms(kind, mask, backwards, stateful, conforms, options, monkeypatch):
     monkeypatch.setattr(_forms, "_MANY", 2)  # so that a batch of 2 is one of many rows
     name, arguments, ops = LAYERS[kind]
-    states = (UNITS,) * (2 if name == "LSTM" else 1)
-    group = []
-    turn = (list(LAYERS).index(kind) + len(mask) + backwards + stateful) % 2
-    for number, options in enumerate(itertools.product([False, True], repeat=4)):
-        if sum(options) % 2 != turn and os.environ.get("RNNONNX_GRID") != "all":
-            continue
-        sequences, state, bias, given = options
-        words = ("return_sequences", "return_state", "use_bias", "initial_state")
-        layer = getattr(layers, name)(
-            UNITS,
-            return_sequences=sequences,
-            return_state=state,
-            use_bias=bias,
-            go_backwards=backwards,
-            stateful=stateful,
-            zero_output_for_mask=mask == "zeros where masked",
-            name=f"rnn{number}",
-            **arguments,
-        )
-        title = " ".join(word for word, on in zip(words, options, strict=True) if on) or "none"
-        group.append(config(title, layer, ops, states if given else ()))
-    refused = mask == "mask" if stateful and not backwards else backwards and not stateful
+    common = options(name, arguments, mask, backwards, stateful)
+    turn = list(LAYERS).index(kind) + len(mask) + backwards + stateful
     conforms(
-        group,
+        common.group(ops, turn),
         masked=mask != "no mask",
         stateful=stateful,
-        states="stateful" if refused else "all",
+        states="all" if common.streams else "stateful",
         optimize="throughput",
     )

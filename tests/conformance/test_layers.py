@@ -11,13 +11,8 @@ streamed are exported with `states="all"`, and compared in chunks as well.
 
 from __future__ import annotations
 
-import itertools
-import os
-
 import pytest
-from keras import layers
 
-UNITS = 4
 LAYERS = {
     "LSTM": ("LSTM", {}),
     "GRU": ("GRU", {"reset_after": True}),
@@ -31,32 +26,10 @@ OPS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("mask", ["no mask", "mask", "zeros where masked"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_options(kind, mask, backwards, stateful, conforms, config):
+def test_options(kind, mask, backwards, stateful, conforms, options):
     name, arguments = LAYERS[kind]
-    states = (UNITS,) * (2 if name == "LSTM" else 1)
-    group = []
-    turn = (list(LAYERS).index(kind) + len(mask) + backwards + stateful) % 2
-    for number, options in enumerate(itertools.product([False, True], repeat=4)):
-        if sum(options) % 2 != turn and os.environ.get("RNNONNX_GRID") != "all":
-            continue
-        sequences, state, bias, given = options
-        words = ("return_sequences", "return_state", "use_bias", "initial_state")
-        layer = getattr(layers, name)(
-            UNITS,
-            return_sequences=sequences,
-            return_state=state,
-            use_bias=bias,
-            go_backwards=backwards,
-            stateful=stateful,
-            zero_output_for_mask=mask == "zeros where masked",
-            name=f"rnn{number}",
-            **arguments,
-        )
-        title = " ".join(word for word, on in zip(words, options, strict=True) if on) or "none"
-        group.append(config(title, layer, {OPS[name]: 1}, states if given else ()))
-    # What reads backwards is streamed only if it is stateful, what is masked only if it is not
-    # (a masked step at a call's beginning gives zeros then); the others take turns.
-    streams = (list(LAYERS).index(kind) + len(mask)) % 2 == 0
-    refused = mask == "mask" if stateful and not backwards else backwards and not stateful
-    states = "all" if streams and not refused else "stateful"
+    common = options(name, arguments, mask, backwards, stateful)
+    turn = list(LAYERS).index(kind) + len(mask)
+    group = common.group({OPS[name]: 1}, turn + backwards + stateful)
+    states = "all" if common.streams and turn % 2 == 0 else "stateful"  # by turns
     conforms(group, masked=mask != "no mask", stateful=stateful, states=states)
