@@ -14,15 +14,6 @@ from rnnonnx.runtime import Model, StatefulSession, StreamPool
 from rnnonnx.runtime.pool import _bound
 
 
-def bindings_made(pool):
-    """Counts the bindings that the pool makes from now on."""
-    made = []
-    inner = pool.model.inference_session
-    original = inner.io_binding
-    inner.io_binding = lambda: made.append(1) or original()
-    return made
-
-
 @pytest.fixture
 def pool(zoo):
     """A pool with a model of its own, so that its bindings can be counted."""
@@ -47,7 +38,7 @@ def check_against_sessions(zoo, pool, batches):
 
 def test_batches_of_one_shape_bind_once(zoo, pool):
     streams = [pool.open(key) for key in "abc"]
-    made = bindings_made(pool)
+    made = zoo.bindings_made(pool.model)
     for seed in range(10):
         pool.run_many(streams, zoo.sequence(batch=3, time=1, seed=seed))
     assert len(made) == 1
@@ -67,7 +58,7 @@ def test_batches_grow_and_shrink(zoo, pool):
 
 def test_ever_new_shapes_are_not_all_kept(zoo, pool, monkeypatch):
     monkeypatch.setattr(_bound, "_KEPT", 2)
-    made = bindings_made(pool)
+    made = zoo.bindings_made(pool.model)
     check_against_sessions(zoo, pool, [("ab", time) for time in (1, 2, 3, 1, 2, 3, 3, 3)])
     assert len(pool._engine._runner._bindings._kept) == 2
     # each of the pool's; those of the sessions, two for each shape, are no fewer
@@ -77,7 +68,7 @@ def test_ever_new_shapes_are_not_all_kept(zoo, pool, monkeypatch):
 def test_what_is_large_is_not_bound(zoo, pool, monkeypatch):
     monkeypatch.setattr(_bound, "_MOST", 100)  # bytes: four steps of two rows of three units
     streams = [pool.open(key) for key in "ab"]
-    made = bindings_made(pool)
+    made = zoo.bindings_made(pool.model)
     x = zoo.sequence(batch=2, time=5)
     y = pool.run_many(streams, x)
     assert not made
@@ -105,7 +96,7 @@ def test_outputs_are_not_the_memory_that_is_bound(zoo, pool):
 
 def test_a_smaller_batch_is_filled_up_in_bound_memory(zoo):
     with StreamPool(Model.load(zoo.lstm()), capacity=4, min_batch=3) as pool:
-        made = bindings_made(pool)
+        made = zoo.bindings_made(pool.model)
         check_against_sessions(zoo, pool, [("a", 2), ("b", 2), ("ab", 2), ("dca", 2)])
         assert made
 
@@ -114,7 +105,7 @@ def test_a_file_that_gives_other_sizes_than_it_says_still_runs(zoo):
     # `y` is said to be as long as `x`, and has but the last step
     with StreamPool(Model.load(zoo.short_output()), capacity=2) as pool:
         streams = [pool.open("a"), pool.open("b")]
-        made = bindings_made(pool)
+        made = zoo.bindings_made(pool.model)
         x = zoo.sequence(batch=2, time=3)
         for _ in range(4):
             np.testing.assert_array_equal(pool.run_many(streams, x), x[:, -1:])
@@ -135,7 +126,7 @@ def test_a_state_that_does_not_fit_is_an_error_each_time(zoo):
 def test_a_row_that_fails_leaves_the_others_and_the_binding(zoo):
     with StreamPool(Model.load(zoo.failing()), capacity=4) as pool:
         streams = [pool.open(key) for key in "abc"]
-        made = bindings_made(pool)
+        made = zoo.bindings_made(pool.model)
         for _ in range(3):
             good = np.array([[1], [2], [3]])
             np.testing.assert_array_equal(pool.run_many(streams, good), good.astype("float32"))
