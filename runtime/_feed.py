@@ -113,6 +113,12 @@ def tensor_shape(tensor: Tensor, sizes: Mapping[str, int]) -> list[int | None]:
     ]
 
 
+def known_shape(tensor: Tensor, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
+    """The same where all of it is known, and no size is 0; else None."""
+    shape = [size for size in tensor_shape(tensor, sizes) if size]
+    return tuple(shape) if len(shape) == len(tensor.shape) else None
+
+
 def _check_names(manifest: Manifest, feed: Mapping[str, Any]) -> None:
     if not isinstance(feed, Mapping):
         raise InputError(

@@ -17,7 +17,7 @@ from rnnonnx.errors import InputError, RunError
 from rnnonnx.manifest import BATCH
 
 from ._execute import bound_run, execute, graph_options, new_state, run_error
-from ._feed import Feed, tensor_shape
+from ._feed import Feed, known_shape
 from ._memory import Buffer, Handed
 from ._onnxruntime import onnxruntime, ort_errors
 from ._state import Array, State
@@ -241,10 +241,10 @@ class Turns:
         tensors = {tensor.name: tensor for tensor in self._model.manifest.outputs}
         shapes = []
         for name in names:
-            shape = [size for size in tensor_shape(tensors[name], sizes) if size]
-            if len(shape) < len(tensors[name].shape):
+            shape = known_shape(tensors[name], sizes)
+            if shape is None:
                 return None
-            shapes.append(tuple(shape))
+            shapes.append(shape)
         device = self._model.device
         inputs = tuple(
             (name, array.shape, array.dtype, Buffer(array.shape, array.dtype.name, device))

@@ -12,7 +12,7 @@ import numpy as np
 from rnnonnx.manifest import BATCH
 
 from .._execute import bound_run
-from .._feed import check_feed, tensor_shape
+from .._feed import check_feed, known_shape
 from .._onnxruntime import onnxruntime, ort_errors
 
 if TYPE_CHECKING:
@@ -141,10 +141,10 @@ class Bindings:
             shapes[item.name] = tuple(shape), item.dtype
         for name in names:
             tensor = self._outputs[name]
-            known = [size for size in tensor_shape(tensor, sizes) if size]
-            if len(known) < len(tensor.shape):
+            known = known_shape(tensor, sizes)
+            if known is None:
                 return None
-            shapes[name] = tuple(known), tensor.dtype
+            shapes[name] = known, tensor.dtype
         return shapes
 
     def _view(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
