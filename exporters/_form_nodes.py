@@ -1,4 +1,4 @@
-"""A recurrent operator as a record, and the writer of what takes its place."""
+"""A recurrent operator as a record."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ._constants import constant, integers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._writer import Section
+
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _OUTPUTS = {"LSTM": 3, "GRU": 2, "RNN": 2}
 _FUNCTIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -21,59 +23,6 @@ _X, _W, _R, _B, _LENGTHS, _STATES = 0, 1, 2, 3, 4, (5, 6)
 # What of alpha and beta a function takes in the recurrent operators.
 _TAKES = {"Elu": "a", "LeakyRelu": "a", "HardSigmoid": "ab", "Affine": "ab"}
 _PLAIN = ("Tanh", "Sigmoid", "Relu", "Softsign")
-
-
-class Section:
-    """Nodes of one layer that are written together, and then put into a graph.
-
-    Args:
-        graph: The main graph, which holds the constants.
-        like: The node whose layer they belong to.
-    """
-
-    def __init__(self, graph: ir.Graph, like: ir.Node) -> None:
-        self._graph = graph
-        self._scope = str(like.name).rsplit("/", 1)[0]
-        self._nodes: list[ir.Node] = []
-        self._count = len(graph)
-
-    def add_all(
-        self, op_type: str, inputs: Sequence[ir.Value | None], count: int, **attributes: Any
-    ) -> list[ir.Value]:
-        """A node with `count` outputs; returns them."""
-        made = [ir.convenience.convert_attribute(n, v) for n, v in attributes.items()]
-        name = f"{self._scope}/{op_type}"
-        node = ir.Node("", op_type, inputs, made, num_outputs=count, name=name)
-        self._nodes.append(node)
-        return list(node.outputs)
-
-    def add(self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
-        """A node with one output; returns it."""
-        return self.add_all(op_type, inputs, 1, **attributes)[0]
-
-    def const(self, name: str, value: Any, dtype: Any = np.int64) -> ir.Value:
-        """A constant of the main graph."""
-        tensor = ir.tensor(np.array(value, dtype, order="C"))
-        made = ir.Value(name=f"{self._scope}/{name}", const_value=tensor)
-        made.dtype, made.shape = tensor.dtype, ir.Shape(tensor.numpy().shape)
-        number = len(self._graph.initializers)
-        while made.name in self._graph.initializers:
-            number += 1
-            made.name = f"{self._scope}/{name}__{number}"
-        self._graph.register_initializer(made)
-        return made
-
-    def insert_before(self, node: ir.Node) -> None:
-        """Put the nodes into the main graph."""
-        self._graph.insert_before(node, self._nodes)
-
-    def as_graph(
-        self, name: str, outputs: Sequence[ir.Value], inputs: Sequence[ir.Value] = ()
-    ) -> ir.Graph:
-        """The nodes as a graph of their own, for a Scan or an If."""
-        for index, value in enumerate((*inputs, *outputs)):
-            value.name = f"{self._scope}/{name}{index}"
-        return ir.Graph(inputs, outputs, nodes=self._nodes, name=f"{self._scope}/{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +46,7 @@ class Function:
         """The function of a value."""
         if self.op_type == "Identity":
             return value
-        return section.add(self.op_type, [value], **self.attributes)
+        return section.node(self.op_type, [value], **self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +101,10 @@ class RecurrentNode:
 
     def again(self, section: Section) -> list[ir.Value | None]:
         """The same operator in another graph: what `replace` takes."""
-        outputs = section.add_all(
+        outputs = section.nodes(
             self.op_type,
             list(self.node.inputs),
-            len(self.readers),
+            count=len(self.readers),
             **{name: attribute.value for name, attribute in self.node.attributes.items()},
         )
         results: list[ir.Value | None] = []
@@ -163,8 +112,8 @@ class RecurrentNode:
             if not readers:
                 value.name = ""
             # [time, 1, batch, units] and [1, batch, units]
-            axes = section.const("axes", [1 if index == 0 else 0])
-            results.append(section.add("Squeeze", [value, axes]) if readers else None)
+            axes = section.integers(1 if index == 0 else 0)
+            results.append(section.node("Squeeze", [value, axes]) if readers else None)
         return results
 
     def replace(self, results: Sequence[ir.Value | None]) -> None:

@@ -13,18 +13,18 @@ the end of a row included:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ._constants import constant
-from ._form_nodes import Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._form_nodes import RecurrentNode
+    from ._writer import Section
 
 _FLOAT, _BOOL = ir.DataType.FLOAT, ir.DataType.BOOL
 _SHAPE_FROM = 15  # the opset from which Shape takes a range of axes
@@ -65,12 +65,12 @@ def hoisted_scan(
     section: Section, found: RecurrentNode, weights: PlainWeights
 ) -> list[ir.Value | None]:
     """An RNN; returns what `RecurrentNode.replace` takes."""
-    product = section.add("MatMul", [found.sequences, weights.kernel])
+    product = section.node("MatMul", [found.sequences, weights.kernel])
     if weights.bias is not None:
-        product = section.add("Add", [product, weights.bias])
-    body = Section(found.graph, found.node)
+        product = section.node("Add", [product, weights.bias])
+    body = section.apart()
     x, (h,) = _slice(found.units), _states(found, 1)
-    new = found.functions[0].apply(body, body.add("Gemm", [h, weights.recurrent, x]))
+    new = found.functions[0].apply(body, body.node("Gemm", [h, weights.recurrent, x]))
     return _scan(section, body, found, (product, x), [h], [new])
 
 
@@ -84,7 +84,7 @@ def fused_scan(
         found: The operator.
         bias: From `summed_bias`; None has it computed from the operator's.
     """
-    body = Section(found.graph, found.node)
+    body = section.apart()
     x = _slice(_features(found))
     if found.op_type == "LSTM":
         states = _states(found, 2)
@@ -108,15 +108,15 @@ def _lstm_step(
     gate, activation, output = found.functions
     kernels = _kernels(section, found)
     biases = _sums(section, found, bias)
-    joint = body.add("Concat", [x, h], axis=1)
+    joint = body.node("Concat", [x, h], axis=1)
     i, o, f, g = (
         function.apply(body, _gemm(body, joint, kernel, bias))
         for kernel, bias, function in zip(
             kernels, biases, (gate, gate, gate, activation), strict=True
         )
     )
-    new_c = body.add("Add", [body.add("Mul", [f, c]), body.add("Mul", [i, g])])
-    return [body.add("Mul", [o, output.apply(body, new_c)]), new_c]
+    new_c = body.node("Add", [body.node("Mul", [f, c]), body.node("Mul", [i, g])])
+    return [body.node("Mul", [o, output.apply(body, new_c)]), new_c]
 
 
 def _gru_step(
@@ -130,26 +130,26 @@ def _gru_step(
     """`h'`; gates in ONNX's order z, r, h."""
     gate, activation = found.functions
     kernels = _kernels(section, found)
-    joint = body.add("Concat", [x, h], axis=1)
+    joint = body.node("Concat", [x, h], axis=1)
     if found.after:
         of_z, of_r, of_x, of_h = _four_biases(section, found)
         z = gate.apply(body, _gemm(body, joint, kernels[0], of_z))
         r = gate.apply(body, _gemm(body, joint, kernels[1], of_r))
         parts = _split(section, kernels[2], [_features(found), found.units], axis=1)
-        inside = body.add("Mul", [r, _gemm(body, h, parts[1], of_h)])
-        sums = body.add("Add", [inside, _gemm(body, x, parts[0], of_x)])
+        inside = body.node("Mul", [r, _gemm(body, h, parts[1], of_h)])
+        sums = body.node("Add", [inside, _gemm(body, x, parts[0], of_x)])
     else:
         biases = _sums(section, found, bias)
         z, r = (gate.apply(body, _gemm(body, joint, kernels[k], biases[k])) for k in (0, 1))
-        reset = body.add("Concat", [x, body.add("Mul", [r, h])], axis=1)
+        reset = body.node("Concat", [x, body.node("Mul", [r, h])], axis=1)
         sums = _gemm(body, reset, kernels[2], biases[2])
     g = activation.apply(body, sums)
     if activation.bounded:
         # z * h + (1 - z) * g in one node less
-        return body.add("Add", [body.add("Mul", [z, body.add("Sub", [h, g])]), g])
+        return body.node("Add", [body.node("Mul", [z, body.node("Sub", [h, g])]), g])
     # NOTE: the difference of two infinite values would be no number where the sum is infinite
-    rest = body.add("Sub", [section.const("one", 1.0, np.float32), z])
-    return body.add("Add", [body.add("Mul", [z, h]), body.add("Mul", [rest, g])])
+    rest = body.node("Sub", [section.const("one", 1.0, np.float32), z])
+    return body.node("Add", [body.node("Mul", [z, h]), body.node("Mul", [rest, g])])
 
 
 def summed_bias(section: Section, found: RecurrentNode) -> ir.Value | None:
@@ -169,7 +169,7 @@ def _sums(
         return [None] * found.gates
     if bias is None:
         halves = _split(section, found.B, [found.gates * found.units] * 2, axis=1)
-        bias = section.add("Squeeze", [section.add("Add", halves), section.const("axes", [0])])
+        bias = section.node("Squeeze", [section.node("Add", halves), section.integers(0)])
     return _split(section, bias, [found.units] * found.gates, axis=0)
 
 
@@ -177,22 +177,23 @@ def _four_biases(section: Section, found: RecurrentNode) -> list[ir.Value | None
     """Those of a GRU that resets after the product: of z, of r, of `x @ W` and of `h @ R`."""
     if found.B is None:
         return [None] * 4
-    flat = section.add("Squeeze", [found.B, section.const("axes", [0])])
+    flat = section.node("Squeeze", [found.B, section.integers(0)])
     parts = _split(section, flat, [found.units] * 6, axis=0)
-    z, r = (section.add("Add", [parts[k], parts[k + 3]]) for k in (0, 1))
+    z, r = (section.node("Add", [parts[k], parts[k + 3]]) for k in (0, 1))
     return [z, r, parts[2], parts[5]]
 
 
 def _kernels(section: Section, found: RecurrentNode) -> list[ir.Value]:
     """`[W, R]` of each gate, `[units, features + units]`; ONNX Runtime computes them at loading."""
-    joint = section.add("Concat", [found.W, found.R], axis=2)
-    flat = section.add("Squeeze", [joint, section.const("axes", [0])])
+    joint = section.node("Concat", [found.W, found.R], axis=2)
+    flat = section.node("Squeeze", [joint, section.integers(0)])
     return _split(section, flat, [found.units] * found.gates, axis=0)
 
 
 def _split(section: Section, value: ir.Value, sizes: Sequence[int], *, axis: int) -> list[ir.Value]:
     """Parts of a value; the sizes are given, since the operator could not do without before 18."""
-    return section.add_all("Split", [value, section.const("split", sizes)], len(sizes), axis=axis)
+    parts = section.const("split", sizes, np.int64)
+    return section.nodes("Split", [value, parts], count=len(sizes), axis=axis)
 
 
 def _features(found: RecurrentNode) -> int:
@@ -203,7 +204,7 @@ def _features(found: RecurrentNode) -> int:
 
 def _gemm(body: Section, value: ir.Value, kernel: ir.Value, bias: ir.Value | None) -> ir.Value:
     inputs = [value, kernel] if bias is None else [value, kernel, bias]
-    return body.add("Gemm", inputs, transB=1)
+    return body.node("Gemm", inputs, transB=1)
 
 
 def _slice(size: int | None) -> ir.Value:
@@ -236,25 +237,29 @@ def _scan(
     given, inputs, output = [sequence[0]], [sequence[1]], new[0]
     if found.lengths is not None:
         flag = ir.Value(type=ir.TensorType(_BOOL), shape=ir.Shape([None, 1]))
-        given.append(_valid(section, found))
+        wide = section.node("Cast", [found.lengths], to=int(ir.DataType.INT64))
+        given.append(section.valid(found.sequences, wide))
         inputs.append(flag)
         zero = section.const("zero", 0.0, np.float32)
-        output = body.add("Where", [flag, output, zero])
-        new = [body.add("Where", pair) for pair in zip([flag] * 2, new, states, strict=False)]
+        output = body.node("Where", [flag, output, zero])
+        new = [body.node("Where", pair) for pair in zip([flag] * 2, new, states, strict=False)]
     elif found.gives_sequence:
-        output = body.add("Identity", [output])  # a graph gives each value once
+        output = body.node("Identity", [output])  # a graph gives each value once
     outputs = [*new, output] if found.gives_sequence else list(new)
     for value in outputs:
         value.type, value.shape = ir.TensorType(_FLOAT), ir.Shape([None, found.units])
-    turned = [1] * len(given)
-    results = section.add_all(
+    directions: dict[str, Any] = {}
+    if found.reverse:
+        directions["scan_input_directions"] = [1] * len(given)
+        if found.gives_sequence:
+            directions["scan_output_directions"] = [1]
+    results = section.nodes(
         "Scan",
         [*_initial(section, found, sequence[0], len(states)), *given],
-        len(outputs),
-        body=ir.AttrGraph("body", body.as_graph("step", outputs, [*states, *inputs])),
+        count=len(outputs),
+        body=body.as_graph("step", outputs, [*states, *inputs]),
         num_scan_inputs=len(given),
-        **({"scan_input_directions": turned} if found.reverse else {}),
-        **({"scan_output_directions": [1]} if found.reverse and found.gives_sequence else {}),
+        **directions,
     )
     finals = results[: len(states)]
     if found.lengths is not None:
@@ -267,33 +272,22 @@ def _initial(
 ) -> list[ir.Value]:
     """The initial states `[batch, units]`."""
     if found.states:
-        zero_axis = section.const("axes", [0])
-        return [section.add("Squeeze", [state, zero_axis]) for state in found.states]
+        zero_axis = section.integers(0)
+        return [section.node("Squeeze", [state, zero_axis]) for state in found.states]
     # [time, batch, features or, if it is a product already, units]
     rows = _sizes(section, found, sequence, begin=1)
     if sequence is found.sequences:
-        first = section.add("Gather", [rows, section.const("rows_axis", [0])], axis=0)
-        rows = section.add("Concat", [first, section.const("units", [found.units])], axis=0)
-    return [section.add("ConstantOfShape", [rows])] * count
+        first = section.node("Gather", [rows, section.const("rows_axis", [0])], axis=0)
+        rows = section.node("Concat", [first, section.const("units", [found.units])], axis=0)
+    return [section.node("ConstantOfShape", [rows])] * count
 
 
 def _sizes(section: Section, found: RecurrentNode, value: ir.Value, *, begin: int) -> ir.Value:
     """The sizes of a value from one axis on."""
     if (found.graph.opset_imports.get("") or 0) >= _SHAPE_FROM:
-        return section.add("Shape", [value], start=begin)
-    ends = [section.const("axes", [number]) for number in (begin, np.iinfo(np.int64).max, 0)]
-    return section.add("Slice", [section.add("Shape", [value]), *ends])
-
-
-def _valid(section: Section, found: RecurrentNode) -> ir.Value:
-    """Which steps are computed: bool `[time, batch, 1]`."""
-    shape = section.add("Shape", [found.sequences])
-    steps = section.add("Gather", [shape, section.const("time_axis", 0)], axis=0)
-    count = section.add("Range", [section.const("begin", 0), steps, section.const("delta", 1)])
-    times = section.add("Unsqueeze", [count, section.const("axes", [1, 2])])
-    wide = section.add("Cast", [found.lengths], to=int(ir.DataType.INT64))
-    ends = section.add("Unsqueeze", [wide, section.const("axes", [1])])
-    return section.add("Less", [times, ends])
+        return section.node("Shape", [value], start=begin)
+    ends = [section.integers(number) for number in (begin, np.iinfo(np.int64).max, 0)]
+    return section.node("Slice", [section.node("Shape", [value]), *ends])
 
 
 def _zero_where_empty(
@@ -301,7 +295,7 @@ def _zero_where_empty(
 ) -> list[ir.Value]:
     """A row of length 0 ends with zeros, as in ONNX Runtime's operators."""
     none = section.const("none", 0, np.int32)
-    some = section.add("Greater", [found.lengths, none])
-    flags = section.add("Unsqueeze", [some, section.const("axes", [1])])
+    some = section.node("Greater", [found.lengths, none])
+    flags = section.node("Unsqueeze", [some, section.integers(1)])
     zero = section.const("zero", 0.0, np.float32)
-    return [section.add("Where", [flags, final, zero]) for final in finals]
+    return [section.node("Where", [flags, final, zero]) for final in finals]

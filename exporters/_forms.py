@@ -19,7 +19,7 @@ microseconds a call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 import onnx_ir as ir
@@ -27,8 +27,9 @@ from onnx_ir.passes import common
 
 from rnnonnx.errors import ArgumentError
 
-from ._form_nodes import RecurrentNode, Section, read_operator
-from ._form_scan import PlainWeights, fused_scan, hoisted_scan, plain_weights, summed_bias
+from ._form_nodes import RecurrentNode, read_operator
+from ._form_scan import fused_scan, hoisted_scan, plain_weights, summed_bias
+from ._writer import Constants, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,19 +98,17 @@ class FormsPass(ir.passes.InPlacePass):
         super().__init__()
         self._optimize = optimize
         self._shapes = shapes or {}
-        # by those of the operators, so that a layer that is called twice has its weights once
-        self._weights: dict[tuple[ir.Value | None, ...], PlainWeights] = {}
-        self._biases: dict[ir.Value | None, ir.Value | None] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite the main graph."""
         changed = False
+        constants = Constants(model.graph)
         if self._optimize == "throughput":
             self._infer(model)  # where the batch is pinned, no If is needed
         if self._optimize != "portable":
             for node in list(model.graph):
                 found = read_operator(model.graph, node)
-                changed = (found is not None and self._rewrite(found)) or changed
+                changed = (found is not None and self._rewrite(found, constants)) or changed
         return ir.passes.PassResult(model, modified=changed)
 
     def _infer(self, model: ir.Model) -> None:
@@ -120,16 +119,13 @@ class FormsPass(ir.passes.InPlacePass):
                 value.shape = ir.Shape(shape)
         common.ShapeInferencePass()(model)
 
-    def _rewrite(self, found: RecurrentNode) -> bool:
+    def _rewrite(self, found: RecurrentNode, constants: Constants) -> bool:
         """Replace one operator, if another form is better for the purpose; whether it is."""
-        section = Section(found.graph, found.node)
+        section = Section(found.node, constants)
         if found.op_type == "RNN":
             if found.units < _RNN_UNITS[self._optimize]:
                 return False
-            key = (found.W, found.R, found.B)
-            if key not in self._weights:
-                self._weights[key] = plain_weights(section, found)
-            found.replace(hoisted_scan(section, found, self._weights[key]))
+            found.replace(hoisted_scan(section, found, plain_weights(section, found)))
         else:
             rows = rows_for_scan(found.op_type, found.units)
             few = found.rows is not None and found.rows < rows
@@ -138,9 +134,7 @@ class FormsPass(ir.passes.InPlacePass):
             if found.rows is None:
                 _choose_by_rows(section, found, rows)
             else:
-                if found.B not in self._biases:
-                    self._biases[found.B] = summed_bias(section, found)
-                found.replace(fused_scan(section, found, self._biases[found.B]))
+                found.replace(fused_scan(section, found, summed_bias(section, found)))
         section.insert_before(found.node)
         found.remove()
         return True
@@ -153,25 +147,23 @@ def _choose_by_rows(outer: Section, found: RecurrentNode, rows: int) -> None:
     the graph itself and of the one around it, not of the one around that; without packed
     weights each step is slower by the time of packing them.
     """
-    shape = outer.add("Shape", [found.sequences])
+    shape = outer.node("Shape", [found.sequences])
     # [time, batch, features]
-    count = outer.add("Gather", [shape, outer.const("rows_axis", 1)], axis=0)
-    many = outer.add("GreaterOrEqual", [count, outer.const("rows", rows)])
-    other, same = (Section(found.graph, found.node) for _ in range(2))
+    count = outer.node("Gather", [shape, outer.const("rows_axis", 1)], axis=0)
+    many = outer.node("GreaterOrEqual", [count, outer.const("rows", rows)])
+    other, same = outer.apart(), outer.apart()
     scan, operator = fused_scan(other, found), found.again(same)
     read = [bool(group) for group in found.readers]
     wanted = [[v for v, on in zip(values, read, strict=True) if on] for values in (scan, operator)]
     for value in (v for values in wanted for v in values if v is not None):
         value.type = ir.TensorType(ir.DataType.FLOAT)
-    branches = {"then_branch": (other, wanted[0]), "else_branch": (same, wanted[1])}
-    results = outer.add_all(
-        "If",
-        [many],
-        sum(read),
-        **{
-            name: ir.AttrGraph(name, section.as_graph(name, [v for v in values if v is not None]))
-            for name, (section, values) in branches.items()
-        },
-    )
+    branches: dict[str, Any] = {
+        name: section.as_graph(name, [v for v in values if v is not None])
+        for name, section, values in (
+            ("then_branch", other, wanted[0]),
+            ("else_branch", same, wanted[1]),
+        )
+    }
+    results = outer.nodes("If", [many], count=sum(read), **branches)
     left = iter(results)
     found.replace([next(left) if on else None for on in read])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ._writer import Section
 
+if TYPE_CHECKING:
     from ._writer import NodeWriter
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,50 +66,38 @@ def step(cell: Cell, writer: NodeWriter, *, masked: bool, stacked: bool) -> ir.G
         products with the input gave (z and r of a GRU, then its h), then the mask; the
         outputs are the new h, and again as the step's output.
     """
-    body = _Body(cell, writer)
-    h = body.input("h", cell.units)
+    body = _Body(cell, Section(writer.before, writer.constants))
+    h = body.input(cell.units)
     new = body.gru(h) if cell.op_type == "GRU" else body.rnn(h)
     if masked:
-        mask = body.input("mask", 1, ir.DataType.BOOL)
+        mask = body.input(1, ir.DataType.BOOL)
         new = body.node("Where", [mask, new, h])
     outputs = [new, body.node("Identity", [new])] if stacked else [new]
     for value in outputs:
         value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape([None, cell.units])
-    return ir.Graph(body.inputs, outputs, nodes=body.nodes, name="step")
+    return body.section.as_graph("step", outputs, body.inputs)
 
 
 class _Body:
-    """Nodes of a graph that is not there yet."""
+    """The step of a cell, in a section of its own."""
 
-    def __init__(self, cell: Cell, writer: NodeWriter) -> None:
+    def __init__(self, cell: Cell, section: Section) -> None:
         self.inputs: list[ir.Value] = []
-        self.nodes: list[ir.Node] = []
+        self.section = section
+        self.node = section.node
         self._cell = cell
-        self._writer = writer
         self._alphas, self._betas = list(cell.alphas), list(cell.betas)
 
-    def input(self, name: str, size: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    def input(self, size: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
         """An input `[batch, size]`."""
-        value = ir.Value(name=f"step/{name}", shape=ir.Shape([None, size]))
-        value.dtype = dtype
+        value = ir.Value(type=ir.TensorType(dtype), shape=ir.Shape([None, size]))
         self.inputs.append(value)
         return value
 
-    def node(self, op_type: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
-        return self.split(op_type, inputs, count=1, **attributes)[0]
-
-    def split(
-        self, op_type: str, inputs: Sequence[ir.Value], *, count: int = 2, **attributes: Any
-    ) -> list[ir.Value]:
-        node = ir.node(op_type, inputs, attributes, num_outputs=count)
-        node.name = f"{self._writer.scope}/{op_type}"
-        self.nodes.append(node)
-        return list(node.outputs)
-
     def rnn(self, h: ir.Value) -> ir.Value:
         """`f(x + h @ R)`."""
-        x = self.input("x", self._cell.units)
-        product = self.node("MatMul", [h, self._writer.const("R", self._cell.recurrent)])
+        x = self.input(self._cell.units)
+        product = self.node("MatMul", [h, self.section.const("R", self._cell.recurrent)])
         return self._activate(0, self.node("Add", [product, x]))
 
     def gru(self, h: ir.Value) -> ir.Value:
@@ -118,20 +106,20 @@ class _Body:
         `z, r = f(x_zr + h @ R_zr)`; `g = g(x_h + r * (h @ R_h + Rb_h))` with `reset_after`, else
         `g = g(x_h + (r * h) @ R_h)`.
         """
-        cell, units, const = self._cell, self._cell.units, self._writer.const
-        gates, inputs = self.input("gates", 2 * units), self.input("x", units)
+        cell, units, const = self._cell, self._cell.units, self.section.const
+        gates, inputs = self.input(2 * units), self.input(units)
         if cell.reset_after:
             both = self.node("MatMul", [h, const("R", cell.recurrent)])
-            sizes = self._writer.integers(2 * units, units)
-            product, inner = self.split("Split", [both, sizes], axis=-1)
+            sizes = self.section.integers(2 * units, units)
+            product, inner = self.section.nodes("Split", [both, sizes], count=2, axis=-1)
             if cell.inner_bias is not None:
                 inner = self.node("Add", [inner, const("Rb", cell.inner_bias)])
         else:
             weights = np.ascontiguousarray(cell.recurrent[:, : 2 * units])
             product = self.node("MatMul", [h, const("R_gates", weights)])
         opened = self._activate(0, self.node("Add", [product, gates]))
-        halves = self._writer.integers(units, units)
-        z, r = self.split("Split", [opened, halves], axis=-1)
+        halves = self.section.integers(units, units)
+        z, r = self.section.nodes("Split", [opened, halves], count=2, axis=-1)
         if cell.reset_after:
             inner = self.node("Mul", [r, inner])
         else:
@@ -152,9 +140,8 @@ class _Body:
         if name == "Affine":
             if (alpha, beta) == (1.0, 0.0):
                 return value
-            factor, offset = (np.array(part, np.float32) for part in (alpha, beta))
-            scaled = self.node("Mul", [value, self._writer.const("alpha", factor)])
-            return self.node("Add", [scaled, self._writer.const("beta", offset)])
+            scaled = self.node("Mul", [value, self.section.const("alpha", alpha, np.float32)])
+            return self.node("Add", [scaled, self.section.const("beta", beta, np.float32)])
         attributes = {"alpha": alpha} if name in _WITH_ALPHA else {}
         if name in _WITH_BETA:
             attributes["beta"] = beta

@@ -65,7 +65,7 @@ class _Operator:
         initial = self._initial(sequences, cell.units)
         slices = self._products(sequences, cell)
         if lengths is not None:
-            slices.append(self._valid(sequences, wide))
+            slices.append(writer.valid(sequences, wide))
         stacked = bool(node.outputs[0].uses() or node.outputs[0].is_graph_output())
         body = step(cell, writer, masked=lengths is not None, stacked=stacked)
         attributes: dict[str, Any] = {"body": body, "num_scan_inputs": len(slices)}
@@ -114,18 +114,6 @@ class _Operator:
             assert source is not None  # noqa: S101 - it is not optional
             return source
         return writer.node("Squeeze", [given, writer.integers(0)])
-
-    def _valid(self, sequences: ir.Value, lengths: ir.Value) -> ir.Value:
-        """Which steps of which rows are within their length: `[time, batch, 1]`, bool."""
-        writer = self.writer
-        sizes = writer.node("Shape", [sequences])
-        time = writer.node("Gather", [sizes, writer.const("axis", np.array(0, np.int64))], axis=0)
-        zero, one = (writer.const("count", np.array(value, np.int64)) for value in (0, 1))
-        # [time] -> [time, 1, 1]; [batch] -> [batch, 1]
-        steps = writer.node("Range", [zero, time, one])
-        steps = writer.node("Unsqueeze", [steps, writer.integers(1, 2)])
-        rows = writer.node("Unsqueeze", [lengths, writer.integers(1)])
-        return writer.node("Less", [steps, rows])
 
     def _turned(self, sequences: ir.Value, lengths: ir.Value) -> ir.Value:
         """Each row turned around within its length; what is behind that stays."""
