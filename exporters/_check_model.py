@@ -36,11 +36,9 @@ def check_model_itself(subject: Subject, candidate: Step, recorder: Recorder) ->
             state.variable.assign(state.tensor.initial(batch))
         for call in range(1 if once else 3):
             inputs = subject.draw(batch, lengths)
-            feed = {**inputs, **{s.input: states[s.name] for s in subject.step.manifest.states}}
+            values, _ = subject.step.values(inputs, states)
             with tf.device("/cpu:0"):
-                result = subject.signature.call(
-                    model, [tf.constant(feed[name]) for name in subject.step.inputs]
-                )
+                result = subject.signature.call(model, [tf.constant(value) for value in values])
             flat = [np.asarray(value) for value in keras.tree.flatten(result)]
             named = dict(zip(subject.step.outputs, flat, strict=True))
             expected = {t.name: named[t.name] for t in subject.step.manifest.outputs}

@@ -198,12 +198,9 @@ class KerasSide:
             A concrete function of the inputs, then the states, in the model's order; it gives the
             outputs, the new states, and one number more.
         """
-        step = self.subject.step
         batch = self.batch_of(inputs)
-        initial = self.initial(batch)
-        by_input = {state.input: initial[state.name] for state in step.manifest.states}
-        feed = {**inputs, **by_input}
-        return self._capture([feed[name].shape for name in step.inputs], batch).function
+        values, _ = self.subject.step.values(inputs, self.initial(batch))
+        return self._capture([value.shape for value in values], batch).function
 
     def batch_of(self, inputs: Tensors) -> int:
         """The batch size of a call."""
@@ -213,10 +210,8 @@ class KerasSide:
 
     def flat(self, inputs: Tensors, states: Tensors) -> list[Any]:
         """One call's inputs and states in the order of `fixed`."""
-        step = self.subject.step
-        feed = {**inputs, **{s.input: states[s.name] for s in step.manifest.states}}
-        lifted = step.manifest.states[: len(self.found.states)]
-        return [*(feed[name] for name in step.inputs), *(states[s.name] for s in lifted)]
+        values, lifted = self.subject.step.values(inputs, states)
+        return [*values, *lifted]
 
     def named(self, results: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What `fixed` gives, under the manifest's names."""

@@ -70,13 +70,14 @@ class KerasStep:
 
     def __call__(self, inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
         """One call of the model."""
-        by_input = {state.input: states[state.name] for state in self.manifest.states}
-        feed = {**inputs, **by_input}
-        lifted = self.manifest.states[: len(self.reference.states)]
-        results, finals = self.reference.run(
-            [feed[name] for name in self.inputs], [states[state.name] for state in lifted]
-        )
+        results, finals = self.reference.run(*self.values(inputs, states))
         return self.named([*results, *finals])
+
+    def values(self, inputs: Tensors, states: Tensors) -> tuple[list[Any], list[Any]]:
+        """What the model is called with, in its order: its inputs, and the lifted states."""
+        feed = self.manifest.feed(inputs, states)
+        lifted = self.manifest.states[: len(self.reference.states)]
+        return [feed[name] for name in self.inputs], [states[state.name] for state in lifted]
 
     def named(self, results: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The model's outputs, then its lifted states, under the manifest's names."""
@@ -115,7 +116,7 @@ class OnnxStep:
 
     def values(self, names: Sequence[str], inputs: Tensors, states: Tensors) -> dict[str, Any]:
         """Outputs of the graph by name."""
-        feed = {**inputs, **{s.input: states[s.name] for s in self._manifest.states}}
+        feed = self._manifest.feed(inputs, states)
         try:
             values = self._session.run(list(names), feed)
         except _ORT_ERRORS as error:

@@ -43,11 +43,9 @@ class TappedStep:
     ) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         """One call: outputs, new states, and the output of each layer."""
         step = self.subject.step
-        feed = {**inputs, **{s.input: states[s.name] for s in step.manifest.states}}
-        lifted = step.manifest.states[: len(step.reference.states)]
-        values = [*(feed[name] for name in step.inputs), *(states[s.name] for s in lifted)]
+        values, lifted = step.values(inputs, states)
         with tf.device("/cpu:0"):
-            results = self.trace.function(*[tf.constant(value) for value in values])
+            results = self.trace.function(*[tf.constant(value) for value in (*values, *lifted)])
         arrays = [np.asarray(result) for result in results]
         count = len(step.outputs) + len(lifted)
         return (*step.named(arrays[:count]), arrays[count:-1])

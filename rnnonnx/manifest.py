@@ -13,12 +13,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from ._strict_json import parse
 from .errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 METADATA_KEY: Final = "rnnonnx"
 FORMAT: Final = 1
@@ -173,6 +176,15 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_names(self)
+
+    def feed(self, inputs: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, Any]:
+        """What the graph is fed with: inputs as they are, states under the names of its inputs.
+
+        Args:
+            inputs: By input name.
+            states: By state name.
+        """
+        return {**inputs, **{state.input: states[state.name] for state in self.states}}
 
     def to_json(self) -> str:
         """The document as it is stored in the file: compact, with a fixed key order."""

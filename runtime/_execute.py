@@ -57,7 +57,7 @@ def execute(
         RunError: ONNX Runtime failed.
     """
     items = model.manifest.states
-    feed = {**arrays, **{item.input: values[item.name] for item in items}}
+    feed = model.manifest.feed(arrays, values)
     empty = [name for name, array in feed.items() if array.size == 0]
     if empty:  # the checks before this one leave none; ONNX Runtime would end the process
         raise RunError(f"arrays of size zero cannot be fed: {empty}")

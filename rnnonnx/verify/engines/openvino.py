@@ -42,7 +42,7 @@ def open_openvino(case: Case) -> Opened:
     manifest = case.manifest
 
     def step(inputs: Tensors, states: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
-        feed = {**inputs, **{state.input: states[state.name] for state in manifest.states}}
+        feed = manifest.feed(inputs, states)
         try:
             results = request.infer({k: np.ascontiguousarray(v) for k, v in feed.items()})
         except RuntimeError as error:

@@ -46,10 +46,8 @@ def open_torch(case: Case) -> Opened:
         lifted = {state.name for state in side.found.states}
         carried = Carried({k: torch.from_numpy(v.copy()) for k, v in states.items() if k in lifted})
         with torch.inference_mode():
-            values = [
-                Value(torch.from_numpy(value.copy()))
-                for value in side.flat(inputs, states)[: len(side.subject.step.inputs)]
-            ]
+            given, _ = side.subject.step.values(inputs, states)
+            values = [Value(torch.from_numpy(value.copy())) for value in given]
             results = rebuilt.run(side.model, values, carried)
         left = sorted(carried.before.keys() - carried.after.keys())
         if left:
