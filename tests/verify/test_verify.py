@@ -11,7 +11,8 @@ import pytest
 from keras import layers
 
 from rnnonnx import InputError, ManifestError, MissingManifestError, ModelFileError
-from rnnonnx.exporters import export
+from rnnonnx.exporters import compare, export
+from rnnonnx.runtime import Model
 from rnnonnx.verify import verify
 
 
@@ -88,6 +89,23 @@ def test_a_planted_error_is_found_and_placed(model, file):
     (error,) = [error for error in report.errors if error.name == "rnn.h"]
     assert "batch" in error.where
     assert "unit" in error.where
+
+
+def test_a_step_of_ones_own(model, file):
+    loaded = Model.load(file)
+    names = [tensor.name for tensor in loaded.manifest.outputs]
+
+    def step(inputs, states):
+        outputs, after = loaded.step(inputs, loaded.state_from(states))
+        return dict(zip(names, outputs, strict=True)), after.copies()
+
+    def off(inputs, states):
+        outputs, after = step(inputs, states)
+        return {name: value + np.float32(1e-3) for name, value in outputs.items()}, after
+
+    assert compare(model, loaded.manifest, step).ok
+    report = compare(model, loaded.manifest, off, calls=2)
+    assert {error.name for error in report.errors if not error.ok} == set(names)
 
 
 def test_another_models_file(file):
