@@ -105,12 +105,17 @@ def check_parity(
     if half:
         recorder.notes.append(f"compared within {tolerance:.2g}: float16 in {listed(half)}")
     dims = subject.dims
-    for batch in [dims.batch] if dims.batch else batches:
+    sizes = [dims.batch] if dims.batch else list(batches)
+    called: dict[str, None] = {}  # lengths in the order of the calls
+    for batch in sizes:
         lengths = call_lengths(subject, candidate, recorder, batch, calls)
         inputs = [subject.draw(batch, length) for length in lengths]
         recorder.lengths.update(size for length in lengths for size in length.values())
+        called.update(dict.fromkeys(_told(length) for length in lengths))
         run_calls(recorder, subject.step, candidate, subject.initial(batch), inputs, batch=batch)
-    recorder.checks.append("consecutive calls with carried states, at every batch and length")
+    at = f"{calls} calls at batch {', '.join(map(str, sizes))}"
+    at += f", length {', '.join(called)}" if any(called) else ""
+    recorder.checks.append(f"consecutive calls with carried states: {at}")
     if thorough:
         check_model_itself(subject, candidate, recorder)
     # a difference that is there already would be blamed on the chunks
@@ -134,6 +139,14 @@ def call_lengths(
         for lengths in wanted
     ]
     return [usable[call % len(usable)] for call in range(calls)]
+
+
+def _told(lengths: dict[str, int]) -> str:
+    """The lengths of a call in words; one number where all are alike."""
+    sizes = sorted(set(lengths.values()))
+    if len(sizes) < 2:
+        return "".join(map(str, sizes))
+    return " and ".join(f"{name} {size}" for name, size in lengths.items())
 
 
 def _scale(precision: str) -> str:

@@ -21,10 +21,10 @@ from ._forms import check_optimize, switching_batches
 from ._layers import LayerTable
 from ._load import load
 from ._lower import lower
-from ._plan import plan_interface
+from ._plan import chosen_options, plan_interface
 from ._reduced import reduction, refuse_mixed
-from ._reference import as_arrays
 from ._report import ExportReport, count_nodes, describe_layers
+from ._sample_data import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import OnnxStep, make_subject
 from ._streaming import require_streams
@@ -159,7 +159,8 @@ def export(
     tell("lower")
     proto = lower(trace, table, opset=opset)
     tell("finish")
-    plan = plan_interface(model, found, trace, states, {} if names is None else names)
+    options = chosen_options(optimize, precision if reduced else None)
+    plan = plan_interface(model, found, trace, states, names or {}, options)
     manifest = reduced.stated(plan.manifest, tolerance) if reduced else plan.manifest
     finished = finish(proto, table, plan.inputs, plan.outputs, manifest, optimize, reduced)
     check_graph(finished)

@@ -268,7 +268,7 @@ class _Namer:
 def _tail(name: str) -> str:
     """The speaking part of a name that TensorFlow or tf2onnx made: `L2/axes__12:0` -> `axes`."""
     base = name.split(":")[0].removesuffix("/ReadVariableOp").rsplit("/", 1)[-1]
-    base = re.sub(r"__\d+$", "", base)
+    base = re.sub(r"(__\d+)(_\d+)?$", "", base)
     return "const" if base.startswith("const_fold_opt") or not base else base
 
 

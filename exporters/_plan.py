@@ -36,7 +36,12 @@ class Plan:
 
 
 def plan_interface(
-    model: Any, found: Study, trace: Trace, states: StatesArgument, names: Mapping[str, str]
+    model: Any,
+    found: Study,
+    trace: Trace,
+    states: StatesArgument,
+    names: Mapping[str, str],
+    options: Mapping[str, str],
 ) -> Plan:
     """Lay out the file's inputs, outputs and states.
 
@@ -46,6 +51,7 @@ def plan_interface(
         trace: The trace that is lowered.
         states: The argument of `export`.
         names: New names of inputs and outputs, by old name.
+        options: From `chosen_options`.
 
     Raises:
         ArgumentError: `names` renames what the model does not have.
@@ -77,7 +83,7 @@ def plan_interface(
     taken = {state.input for state in declared} | {state.output for state in declared}
     manifest = Manifest(
         producer=f"rnnonnx {version('rnnonnx')}",
-        source=_source(model, renamed),
+        source=_source(model, renamed, options),
         inputs=tuple(
             Tensor(port.name, port.dtype, port.shape, 0, time_axis)
             for port, time_axis in zip(inputs, dims.times, strict=True)
@@ -105,6 +111,16 @@ def plan_interface(
         Port(state.output, state.dtype, shape) for state, shape in zip(lifted, shapes, strict=True)
     ]
     return Plan(inputs, outputs, manifest, tuple(in_names[0]), tuple(in_names[1]))
+
+
+def chosen_options(
+    optimize: str, precision: str | Mapping[str, str | None] | None
+) -> dict[str, str]:
+    """What the manifest says an export was asked for: what is not the default."""
+    found = {} if optimize == "balanced" else {"optimize": optimize}
+    if isinstance(precision, Mapping):
+        return found | {f"precision.{path}": kind for path, kind in precision.items() if kind}
+    return found | ({} if precision in (None, "float32") else {"precision": str(precision)})
 
 
 def _dtype(name: str, dtype: str) -> str:
@@ -199,7 +215,7 @@ def _declared(
     return result
 
 
-def _source(model: Any, renamed: Mapping[str, str]) -> Source:
+def _source(model: Any, renamed: Mapping[str, str], options: Mapping[str, str]) -> Source:
     digest = hashlib.sha256()
     for variable in model.weights:
         value = np.asarray(variable)
@@ -212,4 +228,5 @@ def _source(model: Any, renamed: Mapping[str, str]) -> Source:
         weights=f"sha256:{digest.hexdigest()}",
         versions={name: version(name) for name in packages},
         names=dict(renamed),
+        options=dict(options),
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from rnnonnx.errors import InputError
+from ._sample_data import check_data, check_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from rnnonnx.manifest import Dim
 
     from ._capture import Trace
     from ._signature import ModelInput, Signature
@@ -97,7 +98,7 @@ class Sampler:
         self._seed = seed
         self._random = np.random.default_rng(seed)
         if data is not None:
-            _check_data(signature, self._data)
+            check_data(signature, self._data, lookups, mask_values or ())
 
     @property
     def rows(self) -> int:
@@ -112,6 +113,11 @@ class Sampler:
         """The sizes of the caller's data, by (input position, axis)."""
         names = [model_input.name for model_input in self._signature.inputs]
         return {(i, axis): int(self._data[names[i]].shape[axis]) for i, axis in dims}
+
+    def require_lengths(self, shapes: Sequence[Sequence[Dim]]) -> None:
+        """Raise InputError if the caller's data differs in lengths that must agree."""
+        if self.has_data:
+            check_lengths(self._signature, self._data, shapes)
 
     def mask(self, arrays: Sequence[Array], row: int) -> None:
         """Mask every step of one row, in place, in each array that has steps."""
@@ -163,57 +169,3 @@ class Sampler:
             low = -_INTEGERS_BELOW if negative else 0
             return self._random.integers(low, _INTEGERS_BELOW, shape).astype(model_input.dtype)
         return self._random.standard_normal(shape).astype(model_input.dtype)
-
-
-def as_arrays(sample_inputs: Mapping[str, Any] | None) -> dict[str, Array] | None:
-    """The caller's sample data as arrays.
-
-    Raises:
-        InputError: It is no mapping of names to arrays.
-    """
-    if sample_inputs is None:
-        return None
-    if not isinstance(sample_inputs, Mapping):
-        raise InputError(
-            "sample data must be given by input name",
-            expected="{name: array}",
-            received=type(sample_inputs).__name__,
-        )
-    arrays = {}
-    for name, value in sample_inputs.items():
-        try:
-            arrays[str(name)] = np.asarray(value)
-        except ValueError as error:
-            raise InputError(f"the sample data of input {name!r} is no array: {error}") from error
-    return arrays
-
-
-def _check_data(signature: Signature, data: Mapping[str, Array]) -> None:
-    expected = {model_input.name: model_input for model_input in signature.inputs}
-    if set(data) != set(expected):
-        raise InputError(
-            "the sample data does not name the model's inputs",
-            expected=sorted(expected),
-            received=sorted(data),
-        )
-    for name, value in data.items():
-        declared = expected[name].shape
-        fits = value.ndim == len(declared) and 0 not in value.shape
-        # batch and time may be of any size, every other dimension must be the model's
-        fits = fits and all(
-            have == want
-            for have, want in zip(value.shape[2:], declared[2:], strict=True)
-            if want is not None
-        )
-        if not fits:
-            raise InputError(
-                f"the sample data of input {name!r} has the wrong shape",
-                expected=list(declared),
-                received=list(value.shape),
-            )
-        if not np.can_cast(value.dtype, expected[name].dtype, casting="same_kind"):
-            raise InputError(
-                f"the sample data of input {name!r} has the wrong dtype",
-                expected=expected[name].dtype,
-                received=str(value.dtype),
-            )

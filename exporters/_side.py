@@ -20,7 +20,7 @@ from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load
 from ._match import file_names, states_like
-from ._reference import as_arrays
+from ._sample_data import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import Subject, make_subject
 from ._streaming import require_streams

@@ -191,6 +191,7 @@ def study(surveyed: Survey, *, states: StatesArgument, data: Mapping[str, Array]
         base = prober.base()
         ties = find_ties(prober, base)
     dims = name_dims(prober, base, ties, inputs, shapes, batch)
+    sampler.require_lengths(dims.inputs)
     # A stateful layer goes on from its variables, unless the model gives it a state in each call.
     fed = [
         call

@@ -73,9 +73,11 @@ class EngineReport:
         name: The name that `against=` takes.
         version: Versions of the packages that ran.
         runs: What the engine was given: the file, or a model that was made from the Keras model.
-        ok: Whether all that it computed is within the tolerance; None if it was not run.
+        ok: Whether all that it computed is within the tolerance; None if it was not run, and if
+            it stopped before the end with nothing wrong until then.
         max_abs: Its largest absolute difference.
         not_run: Why it was not run; empty if it was.
+        stopped: Up to where it was compared, and why not to the end; empty if it was.
         seconds: How long its comparison took, Keras's part included.
     """
 
@@ -85,6 +87,7 @@ class EngineReport:
     ok: bool | None
     max_abs: float = 0.0
     not_run: str = ""
+    stopped: str = ""
     seconds: float = 0.0
 
 

@@ -134,6 +134,8 @@ class Source:
             state file carries it, and is refused by a model whose hash differs.
         names: What the source called an input or output that has another name in the file, by
             the file's name.
+        options: What the export was asked for, where that is not the default: `optimize`,
+            `precision`, or `precision.<layer>`.
     """
 
     framework: str
@@ -141,6 +143,7 @@ class Source:
     weights: str
     versions: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +191,19 @@ class Manifest:
 
     def to_json(self) -> str:
         """The document as it is stored in the file: compact, with a fixed key order."""
+        source: dict[str, object] = {
+            "framework": self.source.framework,
+            "versions": dict(sorted(self.source.versions.items())),
+            "model": self.source.model,
+            "weights": self.source.weights,
+            "names": dict(sorted(self.source.names.items())),
+        }
+        if self.source.options:
+            source["options"] = dict(sorted(self.source.options.items()))
         document: dict[str, object] = {
             "format": FORMAT,
             "producer": self.producer,
-            "source": {
-                "framework": self.source.framework,
-                "versions": dict(sorted(self.source.versions.items())),
-                "model": self.source.model,
-                "weights": self.source.weights,
-                "names": dict(sorted(self.source.names.items())),
-            },
+            "source": source,
             "inputs": [_tensor_to_dict(tensor) for tensor in self.inputs],
             "outputs": [_tensor_to_dict(tensor) for tensor in self.outputs],
             "states": [
@@ -253,6 +259,9 @@ class Manifest:
                 weights=_weights_hash(source.take("weights", str)),
                 versions=_string_map(source.take("versions", dict), "source.versions"),
                 names=_string_map(source.take("names", dict), "source.names"),
+                options=_string_map(source.take("options", dict), "source.options")
+                if source.has("options")
+                else {},
             ),
             inputs=tuple(_tensor(item, "inputs") for item in top.take("inputs", list)),
             outputs=tuple(_tensor(item, "outputs") for item in top.take("outputs", list)),

@@ -87,6 +87,19 @@ def test_precision_is_there_only_where_it_is_lower(kind):
     assert set(SCHEMA["properties"]["precision"]["properties"]["kind"]["enum"]) == PRECISIONS
 
 
+def test_options_are_there_only_where_something_was_asked_for():
+    options = {"precision.lstm": "int8", "optimize": "latency"}
+    asked = replace(MANIFEST, source=replace(MANIFEST.source, options=options))
+    text = asked.to_json()
+    told = ',"options":{"optimize":"latency","precision.lstm":"int8"}}'
+    assert text == GOLDEN.replace(
+        '"names":{"x":"input_layer"}}', '"names":{"x":"input_layer"}' + told
+    )
+    VALIDATOR.validate(json.loads(text))
+    assert Manifest.from_json(text) == asked
+    assert MANIFEST.source.options == {}
+
+
 MISSING = object()
 STATE, INPUT = ("states", 0), ("inputs", 0)
 
@@ -109,6 +122,9 @@ REFUSED_BY_BOTH = [
     (("source", "versions"), []),
     (("source", "framework"), MISSING),
     (("source", "more"), 1),
+    (("source", "options"), {"optimize": 1}),
+    (("source", "options"), ["latency"]),
+    (("source", "options"), None),
     (("inputs",), {}),
     (("outputs",), None),
     (("states",), MISSING),

@@ -95,7 +95,10 @@ def read_npz(path: Path) -> dict[str, Array]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} is damaged or no .npz file", expected="a .npz file", received=str(error)
+            f"{path} is damaged or no .npz file",
+            expected="a .npz file",
+            received=str(error),
+            remedy="write it with numpy.savez(file, name=array)",
         ) from error
 
 

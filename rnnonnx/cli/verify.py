@@ -144,6 +144,8 @@ def _show(result: ParityReport) -> None:
     for engine in result.engines:
         if engine.not_run:
             show(Text(f"not run: {engine.name}: {engine.not_run}", "yellow"))
+        if engine.stopped:
+            show(Text(f"not finished: {engine.name}: {engine.stopped}", "yellow"))
     for line in result.checks:
         show(Text(f"compared: {line}", "dim"))
     for line in result.notes:

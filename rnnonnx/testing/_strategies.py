@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -38,8 +37,10 @@ def sequences(
         batch: The batch size, or its smallest and largest.
         steps: The number of steps, likewise.
         dtype: Element type by its numpy name: a float, an integer, or bool.
-        bound: Floats are within `-bound` and `bound`; none is NaN or infinite.
-        below: Integers are from 0 to `below - 1`, as an Embedding of `below` rows takes them.
+        bound: Floats are within `-bound` and `bound`; none is NaN or infinite. It must be a normal
+            number of the dtype: of float16 from 2**-14 to 65504.
+        below: Integers are from 0 to `below - 1`, as an Embedding of `below` rows takes them; so
+            are floats then, whole numbers, for a model whose tokens Keras declares as floats.
 
     Returns:
         A strategy of arrays.
@@ -50,10 +51,7 @@ def sequences(
     """
     st, numpy_st = _hypothesis()
     rows, length = _range("batch", batch), _range("steps", steps)
-    inner = () if features is None else (features,) if isinstance(features, int) else features
-    shape = tuple(inner)
-    for size in shape:
-        _range("features", size)
+    shape = _features(features)
     elements = _elements(st, dtype, bound, below)
     sizes = st.tuples(st.integers(*rows), st.integers(*length))
     found: SearchStrategy[Array] = sizes.flatmap(
@@ -85,10 +83,11 @@ def masks(
     """
     st, _ = _hypothesis()
     rows, length = _range("batch", batch), _range("steps", steps)
-    unknown = [kind for kind in kinds if kind not in MASK_KINDS]
-    if unknown or not kinds:
+    named = [kinds] if isinstance(kinds, str) else list(kinds)
+    unknown = [kind for kind in named if kind not in MASK_KINDS]
+    if unknown or not named:
         raise InputError(
-            "kinds= names no kinds of masks", expected=list(MASK_KINDS), received=list(kinds)
+            "kinds= names no kinds of masks", expected=list(MASK_KINDS), received=named
         )
 
     def row(time: int) -> Any:
@@ -100,7 +99,7 @@ def masks(
             "empty": st.just([False] * time),
             "full": st.just([True] * time),
         }
-        return st.one_of(*(by_kind[kind] for kind in kinds))
+        return st.one_of(*(by_kind[kind] for kind in named))
 
     found: SearchStrategy[Array] = st.tuples(st.integers(*rows), st.integers(*length)).flatmap(
         lambda size: st.lists(row(size[1]), min_size=size[0], max_size=size[0]).map(
@@ -130,23 +129,64 @@ def _range(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
     return pair
 
 
+def _features(features: object) -> tuple[int, ...]:
+    """The shape of a step."""
+    if features is None:
+        return ()
+    sizes = tuple(features) if isinstance(features, list | tuple) else (features,)
+    if not all(type(size) is int and size >= 1 for size in sizes):
+        raise InputError(
+            "features= must be a size, 1 or more, or several: the shape of a step",
+            received=repr(features),
+        )
+    return tuple(size for size in sizes if isinstance(size, int))
+
+
 def _elements(st: Any, dtype: str, bound: float, below: int | None) -> Any:
     try:
         kind = np.dtype(dtype)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError("dtype= is none of numpy's", received=repr(dtype)) from error
+    if kind.kind not in "biuf" or kind.itemsize > 8:
+        raise InputError("sequences are of floats, integers, or bool", received=f"dtype={dtype!r}")
+    if below is not None:
+        _check_below(kind, below)
     if kind.kind == "b":
         return st.booleans()
     if kind.kind in "iu":
-        most = int(np.iinfo(kind).max) if below is None else below - 1
-        if not 0 <= most <= np.iinfo(kind).max:
-            raise InputError(f"below= is out of {kind}'s range", received=below)
-        return st.integers(0, most)
-    if kind.kind != "f" or kind.itemsize > 8 or not 0 < bound < math.inf:
-        raise InputError(
-            "sequences are of floats within a bound, integers, or bool",
-            received=f"dtype={dtype!r}, bound={bound!r}",
-        )
-    # the nearest number of the dtype, which hypothesis wants bounds to be
-    edge = float(np.nextafter(kind.type(bound), kind.type(0))) if bound else 0.0
+        return st.integers(0, int(np.iinfo(kind).max) if below is None else below - 1)
+    if below is not None:
+        return st.integers(0, below - 1).map(float)
+    edge = _edge(kind, bound)
     return st.floats(-edge, edge, width=8 * kind.itemsize, allow_subnormal=False)
+
+
+def _check_below(kind: np.dtype[Any], below: object) -> None:
+    """Refuse a number of tokens that the dtype cannot count."""
+    if kind.kind == "b":
+        raise InputError("below= is for integers and floats", received=f"dtype={kind}")
+    # a float counts every whole number up to the one that fills its digits
+    most = 2 ** (np.finfo(kind).nmant + 1) if kind.kind == "f" else int(np.iinfo(kind).max) + 1
+    if type(below) is not int or not 1 <= below <= most:
+        raise InputError(
+            f"below= is out of {kind}'s range",
+            expected=f"a whole number, 1 to {most}",
+            received=repr(below),
+        )
+
+
+def _edge(kind: np.dtype[Any], bound: object) -> float:
+    """The largest number of a dtype that is not above the bound."""
+    limits = np.finfo(kind)
+    least, most = float(limits.smallest_normal), float(limits.max)
+    number = isinstance(bound, int | float) and not isinstance(bound, bool)
+    if not number or not least <= float(str(bound)) <= most:
+        raise InputError(
+            f"bound= is out of {kind}'s range",
+            expected=f"a number from {least:g} to {most:g}",
+            received=repr(bound),
+        )
+    wanted = float(str(bound))
+    edge = kind.type(wanted)
+    # hypothesis wants bounds to be numbers of the dtype, and the cast rounds to the nearest
+    return float(edge if float(edge) <= wanted else np.nextafter(edge, kind.type(0)))

@@ -35,7 +35,7 @@ class _Line:
 
 def drift(
     side: Any, engines: dict[str, Step], *, steps: int, budget: Budget, needed: Container[str]
-) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
+) -> tuple[tuple[Drift, ...], dict[str, str]]:
     """Stream one long sequence through Keras and every engine, each with its own states.
 
     One row is streamed, in calls of at most 100 steps; Keras computes each call once.
@@ -45,10 +45,11 @@ def drift(
         engines: The engines that are open, by name.
         steps: How many steps; more where the model does not take a last call of what is left.
         budget: What differences are held to.
-        needed: The engines whose failure is the caller's; others are left out, with a note.
+        needed: The engines whose failure is the caller's; others are left behind.
 
     Returns:
-        The errors of every engine that streamed to the end, and a note on each that did not.
+        The errors of every engine that streamed to the end; and of each that did not, by its
+        name, up to where it was compared, and why no further.
 
     Raises:
         RnnonnxError: An engine that is needed failed.
@@ -58,9 +59,9 @@ def drift(
     expected_states: Tensors = side.initial(batch)
     states = {name: side.initial(batch) for name in engines}
     lines: dict[tuple[str, Kind, str], _Line] = {}
-    running, notes = dict(engines), []
+    running, stopped = dict(engines), {}
     position = chunk = 0
-    for size, inputs in side.stream(steps, batch, CHUNK):
+    for call, (size, inputs) in enumerate(side.stream(steps, batch, CHUNK)):
         chunk = max(chunk, size)
         outputs, expected_states = side.step(inputs, expected_states)
         for name, step in list(running.items()):
@@ -69,7 +70,10 @@ def drift(
             except RnnonnxError as error:
                 if name in needed:
                     raise
-                notes.append(f"{name} left the stream at step {position}: {error.message}")
+                stopped[name] = (
+                    f"not compared beyond call {call} of the stream (step {position}): "
+                    f"{error.message}"
+                )
                 del running[name]
                 continue
             seen: list[Observation] = []
@@ -88,7 +92,7 @@ def drift(
         for (name, kind, tensor), line in lines.items()
         if name in running
     )
-    return told, tuple(notes)
+    return told, stopped
 
 
 def _add(line: _Line, seen: Observation, axes: tuple[str, ...], position: int, size: int) -> None:

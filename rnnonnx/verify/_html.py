@@ -64,7 +64,7 @@ def render_html(report: ParityReport) -> str:
     # the charts are ours, and escape what is not
     chart = environment.filters["safe"]
     text = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    ran = [engine.name for engine in report.engines if engine.ok is not None]
+    ran = [engine.name for engine in report.engines if not engine.not_run]
     colours = {name: index for index, name in enumerate(name for name in ran if name != "keras")}
     page: str = environment.from_string(text).render(
         report=report,

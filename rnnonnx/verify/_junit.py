@@ -68,6 +68,9 @@ def _suite(report: ParityReport, engine: EngineReport) -> ElementTree.Element:
         case = _case(suite, report, engine.name, name)
         if not drift.ok:
             _fail(case, _drifted(drift, report.tolerance), report, engine)
+    if engine.stopped:
+        case = _case(suite, report, engine.name, "every tensor to the end of the stream")
+        ElementTree.SubElement(case, "skipped", message=_text(engine.stopped))
     suite.set("tests", str(len(suite.findall("testcase"))))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))

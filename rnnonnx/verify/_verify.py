@@ -146,7 +146,7 @@ class _Run:
             else:
                 engines_told.append(one)
         report = replace(
-            _joined([one.report for one in ran], self.budget.tolerance),
+            _joined({one.engine.name: one.report for one in ran}, self.budget.tolerance),
             model=self.case.side.model.name,
             budget=self.budget.origin,
             precision=self.budget.precision,
@@ -156,7 +156,7 @@ class _Run:
         )
         if self.steps is not None:
             self.tell(f"streaming {self.steps} steps")
-            lines, notes = drift(
+            lines, stopped = drift(
                 self.case.side,
                 {one.engine.name: one.step for one in ran},
                 steps=self.steps,
@@ -166,8 +166,10 @@ class _Run:
             report = replace(
                 report,
                 drift=lines,
-                notes=(*report.notes, *notes),
-                engines=tuple(_with_drift(engine, lines) for engine in report.engines),
+                engines=tuple(
+                    _with_drift(engine, lines, stopped.get(engine.name, ""))
+                    for engine in report.engines
+                ),
             )
         departs = any(
             not error.ok for error in report.errors if engines[error.engine].runs == "file"
@@ -235,8 +237,11 @@ class _Run:
         return replace(report, layers=found.layers, departure=departure, notes=notes)
 
 
-def _with_drift(engine: EngineReport, lines: Sequence[Drift]) -> EngineReport:
+def _with_drift(engine: EngineReport, lines: Sequence[Drift], stopped: str) -> EngineReport:
     """What became of an engine, its part of the stream included."""
+    if stopped:
+        # what it could not be seen to get right it has not got right
+        return replace(engine, ok=None if engine.ok else engine.ok, stopped=stopped)
     own = [line for line in lines if line.engine == engine.name]
     if engine.ok is None or not own:
         return engine
@@ -254,17 +259,28 @@ def _reference() -> EngineReport:
     return EngineReport(REFERENCE, told, "the Keras model, the reference", ok=True)
 
 
-def _joined(reports: Sequence[ParityReport], tolerance: float) -> ParityReport:
-    """What several engines gave as one report."""
+def _joined(named: Mapping[str, ParityReport], tolerance: float) -> ParityReport:
+    """What several engines gave, by their names, as one report."""
+    reports = named.values()
     return ParityReport(
         errors=tuple(error for report in reports for error in report.errors),
         tolerance=tolerance,
         batches=tuple(sorted({size for report in reports for size in report.batches})),
         lengths=tuple(sorted({size for report in reports for size in report.lengths})),
         calls=max((report.calls for report in reports), default=0),
-        checks=tuple(dict.fromkeys(check for report in reports for check in report.checks)),
+        checks=_checks({name: report.checks for name, report in named.items()}),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
     )
+
+
+def _checks(named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Every check once; of one that not all engines went through it is told which did."""
+    every = dict.fromkeys(check for checks in named.values() for check in checks)
+    told = []
+    for check in every:
+        through = [name for name, checks in named.items() if check in checks]
+        told.append(check if len(through) == len(named) else f"{check} ({', '.join(through)})")
+    return tuple(told)
 
 
 def _check_number(name: str, value: object) -> None:

@@ -12,15 +12,15 @@ from .._extras import require
 from .._onnx_file import read_model
 from .._parity_report import WeightError
 from ..errors import RnnonnxError
+from ._weight_parts import part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._parity import Array
     from ..manifest import Manifest
 
-# The operators' order of gates, along their weights' second axis.
-_GATES: Final = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
-_HALVES: Final = ("forward", "backward")
-_PARTS: Final = {1: "kernel", 2: "recurrent kernel", 3: "bias"}
+_BY_LAYER: Final = "precision."
 
 
 def find_weights(path: Path, side: Any, manifest: Manifest, layer: str) -> tuple[WeightError, ...]:
@@ -33,8 +33,8 @@ def find_weights(path: Path, side: Any, manifest: Manifest, layer: str) -> tuple
         layer: The layer whose weights come first.
 
     Returns:
-        The weights of the same name, dtype and shape that differ. None of a file that no export
-        of today would name alike: one that was quantised, say.
+        The weights of the same name, dtype and shape that differ, as they are stored: of a file in
+        int8 the integers and the scales.
     """
     file = read_model(path)
     try:
@@ -51,7 +51,7 @@ def find_weights(path: Path, side: Any, manifest: Manifest, layer: str) -> tuple
             continue
         want, got = numpy_helper.to_array(other), numpy_helper.to_array(item)
         if not np.array_equal(want, got):
-            found.append(_difference(item.name, want, got, file.graph.node))
+            found.append(_difference(item.name, want, got, file.graph, side.layers))
     return tuple(sorted(found, key=lambda error: (error.layer != layer, error.name)))
 
 
@@ -59,6 +59,7 @@ def _export(side: Any, manifest: Manifest, file: Any) -> Any:
     from rnnonnx.exporters import export
 
     keras_names = manifest.source.names
+    optimize: Any = manifest.source.options.get("optimize", "balanced")
     declared = manifest.states[len(side.found.states) :]
     states: Any = {
         keras_names.get(state.input, state.input): keras_names.get(state.output, state.output)
@@ -72,6 +73,8 @@ def _export(side: Any, manifest: Manifest, file: Any) -> Any:
             states=states or side.states,
             opset=max((o.version for o in file.opset_import if o.domain == ""), default=18),
             batch=side.subject.dims.batch,
+            optimize=optimize,
+            precision=_precision(manifest),
             names={keras: name for name, keras in keras_names.items()},
             input_dtypes={keras_names.get(t.name, t.name): t.dtype for t in manifest.inputs},
             verify=False,
@@ -79,41 +82,32 @@ def _export(side: Any, manifest: Manifest, file: Any) -> Any:
         return read_model(target)
 
 
-def _difference(name: str, want: Array, got: Array, nodes: Any) -> WeightError:
+def _precision(manifest: Manifest) -> Any:
+    """The argument `precision` with which a file was exported."""
+    options = manifest.source.options
+    by_layer = {
+        key.removeprefix(_BY_LAYER): kind
+        for key, kind in options.items()
+        if key.startswith(_BY_LAYER)
+    }
+    stated = None if manifest.precision is None else manifest.precision.kind
+    return by_layer or options.get("precision", stated)
+
+
+def _difference(
+    name: str, want: Array, got: Array, graph: Any, layers: Mapping[str, Any]
+) -> WeightError:
     with np.errstate(invalid="ignore"):
         distance = np.abs(want.astype(np.float64) - got.astype(np.float64))
     distance = np.where(np.isnan(distance), np.inf, distance)
     at = np.unravel_index(int(np.argmax(distance)), distance.shape)
+    layer = name.rpartition("/")[0]
     return WeightError(
         name=name,
-        layer=name.rpartition("/")[0],
-        part=_part(name, distance > 0, nodes),
+        layer=layer,
+        part=part_of(name, distance > 0, graph, layers.get(layer)),
         count=int((distance > 0).sum()),
         size=want.size,
         max_abs=float(distance.max()),
         index=tuple(int(i) for i in at),
     )
-
-
-def _part(name: str, wrong: Array, nodes: Any) -> str:
-    """Which part of a recurrent operator's weights differs, and of which gates."""
-    for node in nodes:
-        gates = _GATES.get(node.op_type)
-        if gates is None or name not in node.input:
-            continue
-        position = list(node.input).index(name)
-        if position not in _PARTS or wrong.ndim < 2:
-            continue
-        # [directions, gates * units, ...]; a bias has those of the input, then the recurrence's
-        blocks = (*gates, *gates) if position == 3 else gates
-        rows = np.flatnonzero(wrong.any(axis=(0, *range(2, wrong.ndim))))
-        hit = {blocks[row * len(blocks) // wrong.shape[1]] for row in rows}
-        told = [gate for gate in gates if gate in hit]
-        parts = [_PARTS[position]]
-        if len(gates) > 1:
-            parts.append(f"gate{'s' if len(told) > 1 else ''} {', '.join(told)}")
-        if wrong.shape[0] > 1:  # both halves of a Bidirectional are one operator
-            halves = [h for h, half in zip(_HALVES, wrong, strict=True) if half.any()]
-            parts.append(" and ".join(halves))
-        return ", ".join(parts)
-    return ""

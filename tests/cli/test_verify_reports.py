@@ -103,21 +103,56 @@ def test_a_stream_of_a_file_without_states(invoke, files):
     assert "no state to carry" in result.stderr
 
 
+ROWS = np.ones((2, 4, 3), np.float32)
+
+
+def odd(value, dtype=np.float32):
+    array = ROWS.astype(dtype)
+    array[1, 2, 0] = value
+    return array
+
+
 @pytest.mark.parametrize(
-    "arrays",
+    ("arrays", "why"),
     [
-        {"x": np.ones((2, 4), np.float32)},
-        {"x": np.ones((2, 4, 5), np.float32)},
-        {"x": np.ones((2, 4, 3), np.complex64)},
-        {"x": np.ones((0, 4, 3), np.float32)},
-        {"y": np.ones((2, 4, 3), np.float32)},
+        ({"x": np.ones((2, 4), np.float32)}, "wrong shape"),
+        ({"x": np.ones((2, 4, 5), np.float32)}, "wrong shape"),
+        ({"x": np.float32(1)}, "wrong shape"),
+        ({"x": np.ones((0, 4, 3), np.float32)}, "wrong shape"),
+        ({"x": np.ones((2, 0, 3), np.float32)}, "wrong shape"),
+        ({"x": ROWS.astype(np.complex64)}, "wrong dtype"),
+        ({"x": ROWS.astype("U3")}, "wrong dtype"),
+        ({"x": odd(np.nan)}, "no finite numbers of float32"),
+        ({"x": odd(-np.inf)}, "no finite numbers of float32"),
+        ({"x": odd(1e300, np.float64)}, "no finite numbers of float32"),
+        ({"y": ROWS}, "it lacks ['x'] and it has ['y']"),
+        ({"x": ROWS, "y": ROWS}, "it has ['y']"),
+        ({}, "it lacks ['x']"),
+        ({"x": ROWS.astype(object)}, "object"),
     ],
 )
-def test_data_that_does_not_fit(invoke, files, tmp_path, arrays):
+def test_data_that_does_not_fit(invoke, files, tmp_path, arrays, why):
     np.savez(tmp_path / "data.npz", **arrays)
+    refused(invoke, files, tmp_path / "data.npz", why)
+
+
+def test_files_of_data_that_are_none(invoke, files, tmp_path):
+    np.save(tmp_path / "data.npy", ROWS)
+    refused(invoke, files, tmp_path / "data.npy", "no .npz file")
+    np.savez(tmp_path / "data.npz", x=ROWS)
+    whole = (tmp_path / "data.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(whole[:60] + b"?" + whole[61:])
+    (tmp_path / "short.npz").write_bytes(whole[:200])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("damaged.npz", "short.npz", "empty.npz", "no.npz", "."):
+        refused(invoke, files, tmp_path / name, "")
+
+
+def refused(invoke, files, data, why):
     result = invoke(
-        *("verify", files / "model.keras", files / "model.onnx", "--data", tmp_path / "data.npz"),
-        "--json",
+        *("verify", files / "model.keras", files / "model.onnx", "--data", data), "--json"
     )
     assert result.exit_code == 2, result.output
-    assert json.loads(result.stdout)["error"]["type"] == "InputError"
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == "InputError"
+    assert why in error["message"] + str(error["received"])

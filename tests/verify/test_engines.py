@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from rnnonnx import InputError, MissingExtraError, UnsupportedLayerError
+from rnnonnx import InputError, MissingExtraError, RunError, UnsupportedLayerError
 from rnnonnx.exporters import export
-from rnnonnx.verify import engine_names, verify
+from rnnonnx.verify import engine_names, verify, write_html, write_junit
 from rnnonnx.verify.engines import engines
 
 
@@ -227,3 +228,68 @@ def test_an_engine_whose_package_is_broken(stack, file, tmp_path, monkeypatch):
     told = {engine.name: engine.not_run for engine in report.engines}
     assert "half installed" in told["openvino"]
     assert report.ok
+
+
+class _Step:
+    """An engine's step that fails from one call on."""
+
+    def __init__(self, step, calls):
+        self.step, self.calls = step, calls
+
+    def __call__(self, inputs, states):
+        self.calls -= 1
+        if self.calls < 0:
+            raise RunError("out of memory")
+        return self.step(inputs, states)
+
+
+@pytest.fixture
+def tiring(monkeypatch):
+    """Has plain ONNX Runtime fail in its last calls of a stream of 250 steps."""
+    whole = engines["onnxruntime"]
+    counts = []
+
+    def counted(case):
+        step = whole.open(case)
+
+        def run(inputs, states):
+            counts.append(1)
+            return step(inputs, states)
+
+        return run
+
+    def limited(case):
+        return _Step(whole.open(case), sum(counts) - 1)
+
+    for name in ("openvino", "torch", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    def replace_with(function):
+        monkeypatch.setitem(engines._found, "onnxruntime", replace(whole, open=function))
+
+    replace_with(counted)
+    return lambda: replace_with(limited)
+
+
+def test_an_engine_that_leaves_a_stream(stack, file, tiring, tmp_path):
+    run = {"calls": 1, "steps": 250}
+    assert verify(stack, file, against="onnxruntime", **run).ok
+    tiring()
+    report = verify(stack, file, against="all", **run)
+    by_name = {engine.name: engine for engine in report.engines}
+    left = by_name["onnxruntime"]
+    why = "not compared beyond call 2 of the stream (step 200): out of memory"
+    assert (left.ok, left.not_run, left.stopped) == (None, "", why)
+    assert by_name["rnnonnx"].ok
+    assert {line.engine for line in report.drift} == {"rnnonnx"}
+    assert any(error.engine == "onnxruntime" for error in report.errors)
+    write_junit(report, tmp_path / "r.xml")
+    assert f'<skipped message="{why}" />' in (tmp_path / "r.xml").read_text()
+    write_html(report, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert f'not finished</span> <span class="small">{why}' in page
+    assert page.count('<span class="badge good">agrees') == 1
+    with pytest.raises(RunError, match="out of memory"):
+        verify(stack, file, against="rnnonnx,onnxruntime", **run)
+    with pytest.raises(RunError, match="out of memory"):
+        verify(stack, file, against="all,onnxruntime", **run)

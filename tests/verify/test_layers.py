@@ -9,7 +9,10 @@ import pytest
 from keras import layers
 
 from rnnonnx.exporters import export
+from rnnonnx.exporters._side import keras_side
+from rnnonnx.runtime import Model
 from rnnonnx.verify import verify
+from rnnonnx.verify._weights import find_weights
 
 
 def test_an_error_in_one_gate_names_the_layer_the_step_and_the_gate(wrong):
@@ -140,3 +143,105 @@ def test_a_file_without_names_of_layers(stack, file, tmp_path):
     report = verify(stack, tmp_path / "m.onnx", calls=1, layers=True)
     assert report.ok
     assert {line.ok for line in report.layers} == {None}
+
+
+@pytest.fixture(scope="module")
+def wide(randomized):
+    """Layers large enough for forms of their own, with and without gates."""
+    return randomized(
+        keras.Sequential(
+            [
+                keras.Input((None, 16), name="x"),
+                layers.LSTM(32, return_sequences=True, name="lstm"),
+                layers.GRU(32, return_sequences=True, name="gru"),
+                layers.SimpleRNN(32, return_sequences=True, name="simple"),
+                layers.Dense(64, name="dense"),
+            ],
+            name="wide",
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def exported_as(tmp_path_factory):
+    """Exports with options, once each; the file, the Keras side and the manifest."""
+    made = {}
+
+    def run(model, options):
+        key = str(options)
+        if key not in made:
+            path = tmp_path_factory.mktemp("forms") / "m.onnx"
+            export(model, path, states="all", verify=False, **options)
+            manifest = Model.load(path).manifest
+            made[key] = path, keras_side(model, manifest), manifest
+        return made[key]
+
+    return run
+
+
+LATENCY, THROUGHPUT, PORTABLE = ({"optimize": o} for o in ("latency", "throughput", "portable"))
+INT8, HALF = {"precision": "int8"}, {"precision": "float16"}
+PINNED = {**THROUGHPUT, "batch": 64}
+MIXED = {"precision": {"simple": "int8", "gru": "float32"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "planted"),
+    [
+        (LATENCY, {"lstm/R": ((0, 70, 3), "recurrent kernel, gate f")}),
+        (
+            THROUGHPUT,
+            {
+                "gru/W": ((0, 40, 0), "kernel, gate r"),
+                "lstm/B": ((0, 128 + 40), "bias, gate o"),
+                "simple/recurrent_kernel": ((3, 3), "recurrent kernel"),
+            },
+        ),
+        (PINNED, {"lstm/W": ((0, 100, 3), "kernel, gate c"), "simple/bias": ((3,), "bias")}),
+        (PORTABLE, {"simple/W": ((0, 3, 3), "kernel")}),
+        (
+            HALF,
+            {"lstm/W": ((0, 100, 3), "kernel, gate c"), "gru/B": ((0, 3), "bias, gate z")},
+        ),
+        (
+            INT8,
+            {
+                "lstm/W_int8": ((0, 3, 40), "kernel, gate o"),
+                "lstm/R_scales": ((0, 40), "recurrent kernel, gate o"),
+                "gru/R_int8": ((0, 70, 0), "recurrent kernel, gate h"),
+                "gru/B": ((0, 3), "bias, gate z"),
+                "simple/kernel_int8": ((3, 3), "kernel"),
+                "simple/kernel_int8_1": ((3, 3), "recurrent kernel"),
+                "dense/kernel_int8": ((3, 3), ""),
+            },
+        ),
+        (
+            MIXED,
+            {
+                "simple/kernel_int8": ((3, 3), "kernel"),
+                "simple/kernel_int8_1": ((3, 3), "recurrent kernel"),
+                "gru/R": ((0, 70, 0), "recurrent kernel, gate h"),
+            },
+        ),
+    ],
+)
+def test_weights_of_every_form_are_told(wide, plant, exported_as, tmp_path, options, planted):
+    """A file is compared with an export of the form and precision that it has."""
+    source, side, manifest = exported_as(wide, options)
+    assert find_weights(source, side, manifest, "") == ()
+    path = source
+    for name, (index, _) in planted.items():
+        path = plant(path, tmp_path / "m.onnx", name, index, by=1)
+    found = {weight.name: weight for weight in find_weights(path, side, manifest, "")}
+    assert {name: (w.index, w.part) for name, w in found.items()} == planted
+    assert {weight.count for weight in found.values()} == {1}
+    assert all(weight.layer == name.partition("/")[0] for name, weight in found.items())
+
+
+def test_the_weights_of_a_scan_are_in_the_report(wide, plant, exported_as, tmp_path):
+    source, _, manifest = exported_as(wide, THROUGHPUT)
+    assert manifest.source.options == {"optimize": "throughput"}
+    path = plant(source, tmp_path / "m.onnx", "simple/kernel", (3, 3), by=1e-2)
+    found = verify(wide, path, calls=1).departure
+    assert found.layer == "simple"
+    assert [(w.name, w.part) for w in found.weights] == [("simple/kernel", "kernel")]

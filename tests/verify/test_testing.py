@@ -117,6 +117,30 @@ def test_sequences_of_other_dtypes(tokens, images, flags):
     assert flags.dtype == bool
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    sequences(batch=2, steps=4, below=9),
+    sequences(3, dtype="float16", bound=65504),
+    sequences(3, dtype="float16", bound=2.0**-14),
+    sequences(1, dtype="float64", bound=1e-50),
+)
+def test_sequences_at_the_edge_of_a_dtype(tokens, large, small, tiny):
+    assert tokens.dtype == np.float32
+    assert set(tokens.ravel().tolist()) <= set(range(9))
+    assert np.isfinite(large).all()
+    assert np.abs(small).max() <= 2.0**-14
+    assert np.abs(tiny).max() <= 1e-50
+
+
+def test_the_bound_itself_is_drawn():
+    quiet = settings(max_examples=5000, suppress_health_check=list(HealthCheck), database=None)
+    find(sequences(1, batch=1, steps=1), lambda value: value.max() == 3, settings=quiet)
+    # 0.1 lies between two numbers of float32: the lower one is the largest
+    assert (
+        find(sequences(batch=1, steps=1, bound=0.1), lambda v: v.max() > 0.09, settings=quiet) < 0.1
+    )
+
+
 def of_kind(row, kind):
     """Whether a row of a mask is of a kind."""
     rises = int(np.sum(~row[:-1] & row[1:]))
@@ -160,6 +184,11 @@ def test_masks_have_every_kind(wanted):
     "make",
     [
         lambda: sequences(0),
+        lambda: sequences(2.5),
+        lambda: sequences("3"),
+        lambda: sequences(True),
+        lambda: sequences((2, 0)),
+        lambda: sequences((2, 1.5)),
         lambda: sequences(3, batch=0),
         lambda: sequences(3, steps=(4, 2)),
         lambda: sequences(3, steps=1.5),
@@ -168,6 +197,16 @@ def test_masks_have_every_kind(wanted):
         lambda: sequences(3, bound=-1.0),
         lambda: sequences(dtype="int8", below=1000),
         lambda: sequences(dtype="int8", below=0),
+        lambda: sequences(dtype="int8", below=2.0),
+        lambda: sequences(dtype="bool", below=1),
+        lambda: sequences(dtype="float16", below=5000),
+        lambda: sequences(3, bound=1e-50),
+        lambda: sequences(3, bound=1e39),
+        lambda: sequences(3, bound="2"),
+        lambda: sequences(3, bound=float("nan")),
+        lambda: sequences(3, dtype="float16", bound=1e9),
+        lambda: sequences(3, dtype="float16", bound=2.0**-15),
+        lambda: sequences(3, dtype="f4, f4"),
         lambda: masks(kinds=["sideways"]),
         lambda: masks(kinds=[]),
         lambda: masks(batch=(1, 2, 3)),

@@ -132,6 +132,51 @@ def test_data_of_ones_own(model, file):
         verify(model, file, data={"z": data["x"]})
 
 
+def test_data_whose_inputs_do_not_go_together(tmp_path):
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    sides = keras.Input((None, 2), name="sides")
+    embedded = layers.Embedding(9, 3)(tokens)
+    model = keras.Model([tokens, sides], layers.GRU(3)(layers.Concatenate()([embedded, sides])))
+    export(model, tmp_path / "m.onnx", states="all", verify=False)
+
+    def compared(rows, steps=4, token=8, dtype="int32"):
+        data = {
+            "tokens": np.full((2, 4), token, dtype),
+            "sides": np.ones((rows, steps, 2), "float32"),
+        }
+        return verify(model, tmp_path / "m.onnx", data=data, calls=1)
+
+    report = compared(2)
+    assert report.ok
+    assert report.batches == (1, 2)
+    with pytest.raises(InputError, match=r"'tokens' has 2, 'sides' has 3"):
+        compared(3)
+    with pytest.raises(InputError, match=r"differ in 'time'(.|\n)*'tokens' has 4, 'sides' has 5"):
+        compared(2, steps=5)
+    with pytest.raises(InputError, match="Embedding of 9 rows"):
+        compared(2, token=9)
+    with pytest.raises(InputError, match="int32 cannot hold"):
+        compared(2, token=2**40, dtype="int64")
+
+
+def test_infinite_values_that_are_masked(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, 2), name="x"), layers.Masking(-np.inf), layers.GRU(3)]
+    )
+    export(model, tmp_path / "m.onnx", verify=False)
+    data = np.ones((2, 4, 2), "float32")
+    data[0, 2:] = -np.inf
+    with pytest.raises(InputError, match="no finite numbers"):
+        verify(model, tmp_path / "m.onnx", data={"x": -data})
+
+
+def test_the_report_says_at_which_batch_and_length(model, file):
+    report = verify(model, file, calls=4)
+    assert report.checks[0] == (
+        "consecutive calls with carried states: 4 calls at batch 1, 3, length 7, 3, 1"
+    )
+
+
 def test_many_rows_are_compared_where_the_file_computes_them_otherwise(tmp_path):
     model = keras.Sequential([keras.Input((None, 5)), layers.GRU(40, return_sequences=True)])
     export(model, tmp_path / "m.onnx", optimize="throughput")
