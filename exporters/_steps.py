@@ -40,8 +40,8 @@ _ORT_ERRORS = (
 )
 
 
-# How ONNX Runtime begins to say that a convolution failed.
-_CONVOLUTION = "running Conv node"
+# How ONNX Runtime, and what a convolution is rebuilt with, say that it has too few steps.
+_CONVOLUTIONS = ("running Conv node", "too few steps for a convolution")
 
 
 def _cannot_run(error: Exception) -> UnsupportedLayerError:
@@ -189,7 +189,7 @@ def both_run(
     """Whether both sides take these lengths; what Keras takes, the file must take.
 
     A pooling layer may need more than one step. Of a convolution that is wider than what
-    reaches it TensorFlow gives values all the same, and ONNX Runtime refuses it: the one
+    reaches it TensorFlow gives values all the same, and others refuse it: the one
     exception, which is noted.
 
     Raises:
@@ -208,15 +208,15 @@ def both_run(
     except RnnonnxError as error:
         base = subject.dims.lengths
         shorter = any(size < base.get(name, size) for name, size in lengths.items())
-        if not shorter or _CONVOLUTION not in str(error):
+        if not shorter or not any(why in str(error) for why in _CONVOLUTIONS):
             raise UnsupportedLayerError(
                 f"the file does not run at a length that Keras takes ({told}): {error.message}",
                 expected="every length that Keras takes",
                 remedy="replace the layer that the message names, or write a lowering for it",
             ) from error
         recorder.notes.append(
-            f"too short for a convolution: at the length {told} Keras gives values, and ONNX "
-            "Runtime an error"
+            f"too short for a convolution: at the length {told} Keras gives values, and what is "
+            "compared with it an error"
         )
         return False
     return True

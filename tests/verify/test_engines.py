@@ -98,7 +98,7 @@ def test_a_layer_that_torch_cannot_rebuild(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     model = keras.Sequential(
-        [keras.Input((None, 3)), layers.Conv1D(4, 1, name="look"), layers.GRU(3, name="rnn")]
+        [keras.Input((None, 3)), layers.UpSampling1D(2, name="look"), layers.GRU(3, name="rnn")]
     )
     path = tmp_path / "m.onnx"
     export(model, path, states="all", verify=False)
@@ -121,6 +121,10 @@ def test_a_layer_that_torch_cannot_rebuild(tmp_path, monkeypatch):
         (lambda: layers.Bidirectional(layers.RNN(layers.GRUCell(3)), name="it"), "other layers"),
         (lambda: layers.LSTM(3, dtype="float64", name="it"), "float64"),
         (lambda: layers.Dense(3, activation="gelu", name="it"), "'gelu'"),
+        (lambda: layers.Conv1D(3, 1, activation="gelu", name="it"), "'gelu'"),
+        (lambda: layers.DepthwiseConv1D(2, name="it"), "DepthwiseConv1D is none"),
+        (lambda: layers.MaxPooling1D(2, name="it"), "MaxPooling1D is none"),
+        (lambda: layers.GroupNormalization(1, name="it"), "GroupNormalization is none"),
     ],
 )
 def test_options_that_torch_does_not_have(layer, why):
@@ -169,6 +173,60 @@ def test_torch_without_masks(tmp_path, randomized):
         layers.GRU(3, use_bias=False)(shared(shared(layers.Dropout(0.5)(norm)))),
     ]
     torch_agrees(keras.Model([x, h, c], outputs), tmp_path, "none", randomized)
+
+
+def test_torch_with_convolutions(tmp_path, randomized):
+    """Every padding, strides that do not divide the length, dilation, groups."""
+    needs("torch")
+    x = keras.Input((None, 4), name="x")
+    looked = [
+        layers.Conv1D(4, 3, padding="causal", activation="relu")(x),
+        layers.Conv1D(4, 2, padding="causal", strides=3)(x),
+        layers.Conv1D(6, 2, padding="causal", dilation_rate=3, groups=2, use_bias=False)(x),
+        layers.Conv1D(4, 4, padding="same", strides=2, activation="elu")(x),
+        layers.Conv1D(4, 3, padding="same", strides=5)(x),
+        layers.Conv1D(4, 2, padding="same", dilation_rate=2)(x),
+        layers.Conv1D(4, 2, padding="valid", strides=2)(x),
+    ]
+    outputs = [*looked, layers.GRU(3)(looked[0]), layers.LSTM(2)(looked[3])]
+    torch_agrees(keras.Model(x, outputs), tmp_path, "none", randomized)
+
+
+def test_torch_with_normalisations(tmp_path, randomized):
+    needs("torch")
+    x = keras.Input((5, 4), name="x")
+    masked = layers.Masking()(x)
+    outputs = [
+        layers.GRU(3)(layers.BatchNormalization()(masked)),
+        layers.BatchNormalization(axis=1, scale=False, epsilon=0.1)(x),
+        layers.BatchNormalization(center=False)(x),
+        layers.LayerNormalization(center=False, scale=False)(x),
+        layers.LayerNormalization(epsilon=0.1)(x),
+        layers.BatchNormalization()(layers.GRU(2)(x)),
+    ]
+    model = keras.Model(x, outputs)
+    random = np.random.default_rng(1)
+    for variable in model.non_trainable_variables:  # what training would have left there
+        variable.assign(random.uniform(0.5, 2.0, variable.shape))
+    torch_agrees(model, tmp_path, "none", randomized)
+
+
+def test_torch_with_a_convolution_in_a_stream(tmp_path, randomized):
+    """What a causal convolution has seen is a state of the file that PyTorch's model lacks."""
+    needs("torch")
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3), name="x"),
+            layers.Conv1D(4, 2, padding="causal", name="look"),
+            layers.GRU(3, name="rnn"),
+        ]
+    )
+    path = tmp_path / "m.onnx"
+    export(randomized(model), path, states="all", verify=False)
+    with pytest.raises(UnsupportedLayerError, match=r"the state 'look\.\w+' has no counterpart"):
+        verify(model, path, against="torch")
+    point = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(4, 1), layers.GRU(3)])
+    torch_agrees(point, tmp_path, "all", randomized)
 
 
 def test_torch_with_states_given_under_a_mask(tmp_path, randomized):

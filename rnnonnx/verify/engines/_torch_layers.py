@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import torch
 
+from ._torch_conv import batch_normalization, convolution
 from ._torch_recurrent import RECURRENT, bidirectional, recurrent
 from ._torch_values import Carried, Value, refused
 
@@ -117,6 +118,10 @@ def _masking(layer: Any, _: str) -> Layer:
     return call
 
 
+def _convolution(layer: Any, path: str) -> Layer:
+    return convolution(layer, path, activation(layer, path))
+
+
 def _normalization(layer: Any, path: str) -> Layer:
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if getattr(layer, "rms_scaling", False):
@@ -204,6 +209,8 @@ _BUILDERS: dict[type, Callable[[Any, str], Layer]] = {
     _L.Dense: _dense,
     _L.Embedding: _embedding,
     _L.Masking: _masking,
+    _L.Conv1D: _convolution,
+    _L.BatchNormalization: batch_normalization,
     _L.LayerNormalization: _normalization,
     _L.Activation: _activation,
     _L.ReLU: _relu,
