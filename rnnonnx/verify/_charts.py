@@ -22,6 +22,21 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 34
 _FLOOR: Final = 1e-12
 _MOST_ROWS: Final = 40
 
+STYLES: Final = 6
+"""Colours, dashes and marks of lines that the page has; further engines begin again."""
+
+# A mark for every style, around (0, 0): a line is told by more than its colour.
+_MARKS: Final = (
+    "M-2.4,0a2.4,2.4 0 1,0 4.8,0a2.4,2.4 0 1,0 -4.8,0Z",  # a disc
+    "M-2.3,-2.3H2.3V2.3H-2.3Z",  # a square
+    "M0,-3.1L3,2.3H-3Z",  # a triangle
+    "M0,-3.3L2.7,0L0,3.3L-2.7,0Z",  # a diamond
+    "M0,3.1L3,-2.3H-3Z",  # a triangle upside down
+    "M-1,-3H1V-1H3V1H1V3H-1V1H-3V-1H-1Z",  # a cross
+)
+_MOST_MARKS: Final = 24
+_FEW_MARKS: Final = 6
+
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
@@ -60,14 +75,17 @@ def line_chart(
     for name, line in series.items():
         places = [(frame.x(x), frame.y(error)) for x, error in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        style = f"s{colours[name] % 6}"
-        parts.append(f'<polyline class="line {style}" points="{path}"/>')
-        if len(places) <= 24:
-            parts += [
-                f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.2">'
-                f"<title>{escape(name)}: {error:.2e} at {value:g}</title></circle>"
-                for (x, y), (value, error) in zip(places, line, strict=True)
-            ]
+        number = colours[name] % STYLES
+        parts.append(f'<polyline class="line s{number}" points="{path}"/>')
+        # of a long line some points, each line others, so that those that coincide are seen
+        every = 1 if len(places) <= _MOST_MARKS else max(1, len(places) // _FEW_MARKS)
+        first = number * every // STYLES
+        parts += [
+            f'<path class="dot s{number}" transform="translate({x:.1f},{y:.1f})" '
+            f'd="{_MARKS[number]}">'
+            f"<title>{escape(name)}: {error:.2e} at {value:g}</title></path>"
+            for (x, y), (value, error) in list(zip(places, line, strict=True))[first::every]
+        ]
     worst = max((error for _, error in points), default=0.0)
     return _svg(parts, f"errors of {', '.join(series)} over {x_label}; the largest {worst:.2e}")
 
@@ -88,7 +106,7 @@ def histogram_chart(counts: Sequence[int], *, colour: int, tolerance: float, lab
         x, tall = _LEFT + index * width, height * count / most
         name = _bin(index, powers)
         parts.append(
-            f'<rect class="bar s{colour % 6}" x="{x + 1:.1f}" y="{_TOP + height - tall:.1f}" '
+            f'<rect class="bar s{colour % STYLES}" x="{x + 1:.1f}" y="{_TOP + height - tall:.1f}" '
             f'width="{width - 2:.1f}" height="{tall:.1f}"><title>{name}: {count} values'
             "</title></rect>"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._extras import require
 from .._files import replace_file
 from ..errors import InputError
-from ._charts import heat_map, histogram_chart, line_chart
+from ._charts import STYLES, heat_map, histogram_chart, line_chart
 
 if TYPE_CHECKING:
     import os
@@ -69,6 +69,7 @@ def render_html(report: ParityReport) -> str:
     page: str = environment.from_string(text).render(
         report=report,
         colours=colours,
+        styles=STYLES,
         made=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         over_time=[(title, chart(svg)) for title, svg in _over_time(report, colours)],
         histograms=[(name, chart(svg)) for name, svg in _histograms(report, colours)],

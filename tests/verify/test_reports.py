@@ -9,12 +9,14 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
+from itertools import combinations
 
 import pytest
 
 from rnnonnx import InputError, MissingExtraError
-from rnnonnx.verify import EngineReport, verify, write_html, write_junit
-from rnnonnx.verify._charts import heat_map, histogram_chart, line_chart
+from rnnonnx.verify import EngineReport, engine_names, verify, write_html, write_junit
+from rnnonnx.verify._charts import STYLES, heat_map, histogram_chart, line_chart
 from rnnonnx.verify._trail import HISTOGRAM_EDGES
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -128,6 +130,30 @@ def test_the_largest_error_is_the_highest_point():
     heights = [float(point.split(",")[1]) for point in points.split()]
     assert heights[1] < heights[2] < heights[0]  # SVG counts from the top
     assert heights[2] - heights[1] == pytest.approx(heights[0] - heights[2], abs=0.2)
+
+
+def test_engines_are_told_by_more_than_their_colour():
+    """Each has a mark of its own in the chart; the page has a colour for it, light and dark."""
+    names = engine_names()
+    assert len(names) < STYLES  # so that none of ours begins again
+    line = [(call, 1e-7) for call in range(1, 301)]
+    chart = line_chart(
+        dict.fromkeys(names, line),
+        tolerance=1e-5,
+        x_label="step",
+        colours={name: index for index, name in enumerate(names)},
+    )
+    marks = re.findall(r'class="dot s(\d)" transform="translate\(([\d.]+),.*? d="([^"]*)"', chart)
+    assert {style for style, _, _ in marks} == {str(index) for index in range(len(names))}
+    assert len({shape for _, _, shape in marks}) == len(names)
+    assert len({x for _, x, _ in marks}) == len(marks)  # none lies upon another
+    text = resources.files("rnnonnx.verify").joinpath("report.html.j2").read_text("utf-8")
+    light, dark = re.findall(r"--s0: .*", text)
+    for palette in (light, dark):
+        colours = re.findall(r"--s\d: #([0-9a-f]{6})", palette)
+        assert len(colours) == STYLES
+        for one, other in combinations([bytes.fromhex(colour) for colour in colours], 2):
+            assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) > 60**2
 
 
 def test_junit(wrong, tmp_path):
