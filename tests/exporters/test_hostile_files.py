@@ -440,7 +440,7 @@ def test_an_archive_tells_which_keras_wrote_it(version, tmp_path):
         {"class_name": ["Sequential"], "config": {"layers": [LSTM]}},
         {"class_name": "Dense", "config": {"units": 3}},
         sequential({"class_name": "LSTM", "config": {"name": "l", "units": 10**25}}),
-        sequential({"class_name": "Conv1D", "config": {"filters": 2, "kernel_size": [2**40]}}),
+        sequential({"class_name": "Conv1D", "config": {"filters": 2, "kernel_size": [2**60]}}),
         sequential({"class_name": "Reshape", "config": {"target_shape": [0, 0]}}),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rnnonnx.errors import ArgumentError, ParityError, UnsupportedLayerError
 
-EXAMPLES = 8  # of each kind
+EXAMPLES = 5  # of each kind
 # the share of each kind that must be exported: streaming refuses what looks ahead
 EXPORTED = {"none": 0.75, "stateful": 0.75, "all": 0.25}
 
