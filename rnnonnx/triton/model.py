@@ -19,6 +19,7 @@ from rnnonnx.errors import RnnonnxError
 from rnnonnx.runtime import StreamPool
 
 _START, _END = 1, 2  # TRITONSERVER_REQUEST_FLAG_SEQUENCE_START and _END of tritonserver.h
+_GRACE = 0.5  # seconds
 
 
 class TritonPythonModel:
@@ -32,12 +33,13 @@ class TritonPythonModel:
         }
         folder = Path(args["model_repository"]) / args["model_version"]
         # NOTE: Triton does not tell of sequences that it ends since they are idle. They are held
-        # a moment longer than by Triton, beside those that took their places.
+        # a moment longer than by Triton, which looks for them now and then, beside those that
+        # took their places.
         self._pool = StreamPool(
             folder / "model.onnx",
             capacity=2 * int(parameters["capacity"]),
             max_batch=int(config["max_batch_size"]),
-            idle_timeout=float(parameters["idle_timeout"]) + 1.0,
+            idle_timeout=float(parameters["idle_timeout"]) + _GRACE,
         )
         self._inputs = [tensor.name for tensor in self._pool.manifest.inputs]
         self._outputs = [tensor.name for tensor in self._pool.manifest.outputs]
@@ -60,7 +62,7 @@ class TritonPythonModel:
             starts = bool(request.flags() & _START)
             if starts and name in self._pool:
                 self._pool.stream(name).close()
-            stream = self._pool.open(name) if starts else self._pool.stream(name)
+            stream = self._pool.open(name, wait=2 * _GRACE) if starts else self._pool.stream(name)
             feed = {
                 name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
                 for name in self._inputs
