@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx._extras import require
-from rnnonnx._manifest_fit import contradictions
-from rnnonnx._onnx_file import extract_manifest, read_model, tensor_spec
-from rnnonnx.errors import ManifestError, ModelFileError
+from .._extras import require
+from .._manifest_fit import contradictions
+from .._onnx_file import extract_manifest, read_model, tensor_spec
+from ..errors import ManifestError, ModelFileError
 
 from ._config import BACKENDS, INITIAL_STATES, protobuf
 from ._tensors import TYPES, described_all
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
 
-    from rnnonnx.manifest import Manifest
+    from ..manifest import Manifest
 
 
 def check_repository(repository: str | os.PathLike[str], name: str) -> Any:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
+from .._extras import require
 
 from ._tensors import described_all, described_state
 
 if TYPE_CHECKING:
-    from rnnonnx.manifest import Manifest
+    from ..manifest import Manifest
 
     from ._repository import Backend, Sequences
     from ._tensors import Described

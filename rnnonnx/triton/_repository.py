@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from rnnonnx._files import replace_file
-from rnnonnx._onnx_file import external_locations, extract_manifest, read_model
-from rnnonnx.errors import InputError, ModelFileError
+from .._files import replace_file
+from .._onnx_file import external_locations, extract_manifest, read_model
+from ..errors import InputError, ModelFileError
 
 from ._check import check_repository
 from ._config import BACKENDS, INITIAL_STATES, as_text, config_of
@@ -21,7 +21,7 @@ from ._tensors import check_pooled
 if TYPE_CHECKING:
     import os
 
-    from rnnonnx.manifest import Manifest
+    from ..manifest import Manifest
 
 Backend: TypeAlias = Literal["onnxruntime", "python"]
 """Triton's backend that runs the file."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rnnonnx.errors import InputError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rnnonnx.manifest import Manifest, StateTensor, Tensor
+    from ..manifest import Manifest, StateTensor, Tensor
 
 TYPES: Final = {
     "bool": "TYPE_BOOL",
