@@ -16,7 +16,6 @@ from .._extras import require
 from .._manifest_fit import contradictions
 from .._onnx_file import extract_manifest, read_model, tensor_spec
 from ..errors import ManifestError, ModelFileError
-
 from ._config import BACKENDS, INITIAL_STATES, protobuf
 from ._tensors import TYPES, described_all
 

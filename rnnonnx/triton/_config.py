@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .._extras import require
-
 from ._tensors import described_all, described_state
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
-
     from ._repository import Backend, Sequences
     from ._tensors import Described
 

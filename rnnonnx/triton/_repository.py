@@ -13,7 +13,6 @@ import numpy as np
 from .._files import replace_file
 from .._onnx_file import external_locations, extract_manifest, read_model
 from ..errors import InputError, ModelFileError
-
 from ._check import check_repository
 from ._config import BACKENDS, INITIAL_STATES, as_text, config_of
 from ._tensors import check_pooled
