@@ -17,6 +17,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .triton import triton
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ app.command(
 app.command(
     epilog=_examples("rnnonnx doctor", "rnnonnx doctor model.onnx --json | jq .model.placements")
 )(doctor)
+app.command(
+    epilog=_examples(
+        "rnnonnx triton model.onnx -o repository/",
+        "rnnonnx triton model.onnx -o repository/ --backend python --capacity 4096",
+    )
+)(triton)
 app.command(epilog=_examples("rnnonnx demo --out demo/"))(demo)
 
 
