@@ -6,6 +6,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import BATCHES, check_graph, check_parity, require_match
+from ._check_rounded import check_rounded, require_rounded
 from ._compat import one_at_a_time
 from ._dtypes import float16_layers, refuse_float64
 from ._finish import finish
@@ -174,6 +177,12 @@ def export(
         batches = (*BATCHES, *switching_batches(finished))
         parity = check_parity(subject, step, tolerance, batches=batches)
         require_match(parity, model.name)
+        if reduced is not None:
+            again = partial(check_parity, subject, batches=batches)
+            budget = parity.tolerance
+            rounded = check_rounded(again, table, finished, manifest, reduced.kind, budget)
+            require_rounded(rounded, model.name, reduced.kind)
+            parity = replace(parity, rounded=rounded)
     replace_file(target, content)
     layers = describe_layers(finished, table, trace.declined)
     return ExportReport(

@@ -14,6 +14,7 @@ from rnnonnx.manifest import Precision as Stated
 
 from ._half import HalvePass
 from ._quantize import QuantizePass, worth_a_scan
+from ._rounded import ModelWeights
 from ._scan_form import ScanFormPass
 from ._wording import listed
 
@@ -42,16 +43,21 @@ class Record:
         only: By layer, whether it may be changed, with what it holds; None for all.
         changed: Layers that compute in the lower precision.
         stored: Layers that only have their weights in it.
+        weights: The model's weights, in which those of the file must be found again.
         kept: Why layers have weights that stay in float32.
         shared: Layers in which the rows of a call share a scale.
     """
 
     table: LayerTable
     only: Mapping[str, bool] | None = None
+    weights: ModelWeights = field(init=False)
     changed: dict[str, None] = field(default_factory=dict)
     stored: dict[str, None] = field(default_factory=dict)
     kept: dict[str, dict[str, None]] = field(default_factory=dict)
     shared: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = ModelWeights(self.table)
 
     def wants(self, owner: ir.Node) -> bool:
         """Whether the layer of a node is to compute in the lower precision."""
@@ -75,7 +81,7 @@ class Record:
 
     def take_apart(self, node: ir.Node) -> bool:
         """Whether a GRU or RNN is to become a Scan."""
-        return self.wants(node) and worth_a_scan(node)
+        return self.wants(node) and worth_a_scan(node, self.weights)
 
     def _path(self, owner: ir.Node) -> str:
         """The layer of a node; one that an optimizer made belongs to its neighbour's."""
