@@ -138,7 +138,7 @@ def call_lengths(
 
 def _scale(precision: str) -> str:
     """What a difference is relative to, in words."""
-    return "the largest |value| of the tensor" if precision == "int8" else "|value|"
+    return "the largest |value| of the tensor" if precision in ("int8", "bfloat16") else "|value|"
 
 
 def require_match(report: ParityReport, name: str) -> None:

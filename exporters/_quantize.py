@@ -53,7 +53,7 @@ class QuantizePass(ir.passes.InPlacePass):
         opset = model.graph.opset_imports[""]
         modified = False
         for node, owner in list(walk(model.graph)):
-            weights = _weights(node)
+            weights = weights_of(node)
             if not weights or not self._record.wants(owner):
                 continue
             why = _why_not(node, weights, self._record.weights)
@@ -74,7 +74,7 @@ class QuantizePass(ir.passes.InPlacePass):
 
 def worth_a_scan(node: ir.Node, known: ModelWeights) -> bool:
     """Whether a GRU or RNN is faster taken apart, with weights in int8; `known` are the model's."""
-    weights = _weights(node)
+    weights = weights_of(node)
     large = node.attributes["hidden_size"].as_int() >= SCAN_UNITS[node.op_type]
     return large and len(weights) == 2 and not _why_not(node, weights, known)
 
@@ -92,7 +92,7 @@ def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.No
                 yield from walk(attribute.as_graph(), owner)
 
 
-def _weights(node: ir.Node) -> dict[int, Array]:
+def weights_of(node: ir.Node) -> dict[int, Array]:
     """The constant weights of a node by position; none of one that is no such operator."""
     if node.domain or node.op_type not in _WEIGHTED:
         return {}
@@ -156,10 +156,15 @@ def _is_computed(node: ir.Node, weights: dict[int, Array]) -> bool:
 def _store(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
     """Store the weights of a node in int8; it computes in float32."""
     for position, array in weights.items():
-        name = "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
+        name = weight_name(node, position)
         node.replace_input_with(
             position, _int8.stored(writer, name, array, _axes(node, position, array))
         )
+
+
+def weight_name(node: ir.Node, position: int) -> str:
+    """What the weight at a position is called."""
+    return "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
 
 
 def _compute(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:

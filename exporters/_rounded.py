@@ -236,7 +236,7 @@ def _holds(stored: list[Array], weight: Array) -> bool:
         return bool(np.isin(_bits(weight.ravel()), _bits(np.concatenate(own))).all())
     known = np.unique(np.concatenate([_neighbours(array) for array in own]))
     shares = [np.isin(_neighbours(weight.ravel(order)), known).mean() for order in ("C", "F")]
-    return max(shares) > _ENOUGH
+    return bool(max(shares) > _ENOUGH)
 
 
 def _neighbours(flat: Array) -> Array:

@@ -285,12 +285,27 @@ class RoundedParity:
     @property
     def ok(self) -> bool:
         """Whether all of it is right."""
-        return not self.wrong and all(item.ok for item in (*self.errors, *self.roundings))
+        same = all(error.ok for error in self.errors)
+        return same and not self.wrong and all(item.ok for item in self.roundings)
 
     @property
     def max_abs(self) -> float:
         """The largest difference without what is rounded while the file runs."""
         return max((error.max_abs for error in self.errors), default=0.0)
+
+    def __str__(self) -> str:
+        told = (
+            f"with the {len(self.weights)} weights that the file has rounded, Keras is off by "
+            f"{self.max_abs:.2g}, tolerance {self.tolerance:g}"
+        )
+        means = [item for item in self.roundings if item.bound]
+        if not means:
+            return told
+        worst = max(means, key=lambda item: item.mean)
+        return (
+            f"{told}; without what is rounded while the file runs, which is {worst.mean:.2g} on "
+            f"the average, of {worst.bound:g}"
+        )
 
     def failures(self) -> tuple[str, ...]:
         """What is wrong, in words; empty if nothing is."""
@@ -360,7 +375,8 @@ class ParityReport:
     def ok(self) -> bool:
         """Whether everything that was run is within the tolerance."""
         same = self.rounded is None or self.rounded.ok
-        return same and all(item.ok for item in (*self.errors, *self.drift))
+        within = all(error.ok for error in self.errors)
+        return same and within and all(line.ok for line in self.drift)
 
     @property
     def max_abs(self) -> float:
