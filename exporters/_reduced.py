@@ -191,7 +191,8 @@ def reduction(precision: Any, table: LayerTable) -> Reduction | None:
     """Read the argument `precision`.
 
     Args:
-        precision: `float32`, `float16`, `bfloat16`, `int8`, or a mapping of layers to these; None for float32.
+        precision: `float32`, `float16`, `bfloat16`, `int8`, or a mapping of layers to these; None
+            for float32.
         table: The model's layers.
 
     Returns:
