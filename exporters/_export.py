@@ -94,7 +94,8 @@ def export(
             `precision`, the budget of that.
         precision: `"float16"` for files that run on GPUs, `"int8"` for smaller and faster ones on
             CPUs, `"bfloat16"` for weights in half the size alone, `"float32"`; or these by the
-            names of layers, the others staying float32. Inputs, outputs and states are float32 with each.
+            names of layers, the others staying float32. Inputs, outputs and states are float32
+            with each.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
             For a model that is Python code (a subclass of `keras.Model`) it also says which
             arguments it takes, of which dtype and shape.
