@@ -151,7 +151,7 @@ def _told(lengths: dict[str, int]) -> str:
 
 def _scale(precision: str) -> str:
     """What a difference is relative to, in words."""
-    return "the largest |value| of the tensor" if precision == "int8" else "|value|"
+    return "the largest |value| of the tensor" if precision in ("int8", "bfloat16") else "|value|"
 
 
 def require_match(report: ParityReport, name: str) -> None:

@@ -6,6 +6,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from rnnonnx.errors import ArgumentError, ModelFileError, StatesArgumentError
 
 from ._capture import capture
 from ._check import BATCHES, check_graph, check_parity, require_match
+from ._check_rounded import check_rounded, require_rounded
 from ._compat import one_at_a_time
 from ._dtypes import float16_layers, refuse_float64
 from ._finish import finish
@@ -90,8 +93,9 @@ def export(
             2**-7 for a model that computes in float16: 8 units of its precision; with
             `precision`, the budget of that.
         precision: `"float16"` for files that run on GPUs, `"int8"` for smaller and faster ones on
-            CPUs, `"float32"`; or these by the names of layers, the others staying float32. Inputs,
-            outputs and states are float32 with each.
+            CPUs, `"bfloat16"` for weights in half the size alone, `"float32"`; or these by the
+            names of layers, the others staying float32. Inputs, outputs and states are float32
+            with each.
         sample_inputs: Data for the comparison by input name, batch first; random by default.
             For a model that is Python code (a subclass of `keras.Model`) it also says which
             arguments it takes, of which dtype and shape.
@@ -175,6 +179,12 @@ def export(
         batches = (*BATCHES, *switching_batches(finished))
         parity = check_parity(subject, step, tolerance, batches=batches)
         require_match(parity, model.name)
+        if reduced is not None:
+            again = partial(check_parity, subject, batches=batches)
+            budget = parity.tolerance
+            rounded = check_rounded(again, table, finished, manifest, reduced.kind, budget)
+            require_rounded(rounded, model.name, reduced.kind)
+            parity = replace(parity, rounded=rounded)
     replace_file(target, content)
     layers = describe_layers(finished, table, trace.declined)
     return ExportReport(
@@ -190,6 +200,7 @@ def export(
             *found.notes,
             *(reduced.notes() if reduced else ()),
             *(parity.notes if parity else ()),
+            *((str(parity.rounded),) if parity and parity.rounded else ()),
             *(() if verify else ("not compared with Keras (verify=False)",)),
         ),
         parity=parity,

@@ -14,11 +14,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ._constants import constant
-from ._quantize import walk
+from ._quantize import COMPUTED, walk
+from ._rounded import HALF_DTYPES
 from ._writer import Constants, NodeWriter
 
 if TYPE_CHECKING:
     from ._reduced import Record
+    from ._rounded import ModelWeights
 
 _PRODUCTS = frozenset(("Conv", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN"))
 # What is as well computed on the float16 that is there. NOTE: no Transpose: ONNX Runtime 1.32
@@ -52,7 +54,7 @@ class HalvePass(ir.passes.InPlacePass):
             follows = node.op_type in _FOLLOWERS and _follows(node, narrow)
             if not follows and not _is_product(node):
                 continue
-            why = _why_not(node)
+            why = _why_not(node, self._record.weights)
             if why:
                 self._record.keep(owner, why)
                 continue
@@ -89,7 +91,7 @@ def _is_product(node: ir.Node) -> bool:
     return first.dtype in (_FLOAT, None)
 
 
-def _why_not(node: ir.Node) -> str:
+def _why_not(node: ir.Node, known: ModelWeights) -> str:
     """Why a node stays in float32; empty if it need not."""
     if any(value is not None and value.dtype is None for value in node.inputs):
         return "the types of what it computes with are not known"
@@ -97,6 +99,8 @@ def _why_not(node: ir.Node) -> str:
     # not a number is beyond everything, too
     if any(a is not None and a.size and not np.abs(a).max() <= _LARGEST for a in arrays):
         return f"they hold values beyond {_LARGEST:g}"
+    if not all(a is None or known.has_values(a, HALF_DTYPES["float16"]) for a in arrays):
+        return COMPUTED
     return ""
 
 

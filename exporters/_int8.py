@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_STEPS = 127  # of int8 on either side of zero
+STEPS = 127  # of int8 on either side of zero
 _ZERO = 128  # the uint8 that stands for zero
 # An int32 holds the sum of so many products of a uint8 and an int8.
-MOST_ROWS = np.iinfo(np.int32).max // (255 * _STEPS)
+MOST_ROWS = np.iinfo(np.int32).max // (255 * STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def along(weight: Array, axes: tuple[int, ...]) -> Int8:
 
 
 def _rounded(weight: Array, largest: Array) -> Int8:
-    scales = (largest / _STEPS).astype(np.float32)
+    scales = (largest / STEPS).astype(np.float32)
     scales = np.where(scales > 0, scales, np.float32(1))  # zeros, or as good as
     return Int8(np.rint(weight / scales).astype(np.int8), scales)
 
@@ -107,12 +107,12 @@ def product(writer: NodeWriter, left: ir.Value, weight: Array) -> ir.Value:
     tiny = writer.const("tiny", np.array(np.finfo(np.float32).tiny))
     largest = writer.node("Max", [largest, tiny])
     shares = writer.node("Div", [left, largest])  # from -1 to 1
-    step = writer.const("step", np.array(1 / _STEPS, np.float32))
+    step = writer.const("step", np.array(1 / STEPS, np.float32))
     zero = writer.const("zero", np.array(_ZERO, np.uint8))
     small = writer.node("QuantizeLinear", [shares, step, zero])
     values = writer.const("int8", rounded.values)
     whole = writer.node("MatMulInteger", [small, values, zero])
-    scales = writer.const("scales", (rounded.scales / _STEPS).astype(np.float32))
+    scales = writer.const("scales", (rounded.scales / STEPS).astype(np.float32))
     result = writer.node("Mul", [writer.node("Cast", [whole], to=_FLOAT), scales])
     return writer.node("Mul", [result, largest])
 

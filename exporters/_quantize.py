@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._reduced import Record
+    from ._rounded import ModelWeights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,6 +31,7 @@ FEWEST = 1024
 _RECURRENT = ("GRU", "LSTM", "RNN")
 _PRODUCTS = ("Gemm", "MatMul")
 _WEIGHTED = frozenset((*_RECURRENT, *_PRODUCTS, "Conv", "ConvTranspose", "Einsum", "Gather"))
+COMPUTED = "they are computed from the model's weights, and could not be compared with them"
 _PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
@@ -51,10 +53,10 @@ class QuantizePass(ir.passes.InPlacePass):
         opset = model.graph.opset_imports[""]
         modified = False
         for node, owner in list(walk(model.graph)):
-            weights = _weights(node)
+            weights = weights_of(node)
             if not weights or not self._record.wants(owner):
                 continue
-            why = _why_not(node, weights)
+            why = _why_not(node, weights, self._record.weights)
             if why:
                 self._record.keep(owner, why)
                 continue
@@ -70,11 +72,11 @@ class QuantizePass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=modified)
 
 
-def worth_a_scan(node: ir.Node) -> bool:
-    """Whether a GRU or RNN is faster taken apart, with weights in int8."""
-    weights = _weights(node)
+def worth_a_scan(node: ir.Node, known: ModelWeights) -> bool:
+    """Whether a GRU or RNN is faster taken apart, with weights in int8; `known` are the model's."""
+    weights = weights_of(node)
     large = node.attributes["hidden_size"].as_int() >= SCAN_UNITS[node.op_type]
-    return large and len(weights) == 2 and not _why_not(node, weights)
+    return large and len(weights) == 2 and not _why_not(node, weights, known)
 
 
 def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -90,7 +92,7 @@ def walk(graph: ir.Graph, holder: ir.Node | None = None) -> Iterator[tuple[ir.No
                 yield from walk(attribute.as_graph(), owner)
 
 
-def _weights(node: ir.Node) -> dict[int, Array]:
+def weights_of(node: ir.Node) -> dict[int, Array]:
     """The constant weights of a node by position; none of one that is no such operator."""
     if node.domain or node.op_type not in _WEIGHTED:
         return {}
@@ -103,7 +105,7 @@ def _weights(node: ir.Node) -> dict[int, Array]:
     }
 
 
-def _why_not(node: ir.Node, weights: dict[int, Array]) -> str:
+def _why_not(node: ir.Node, weights: dict[int, Array], known: ModelWeights) -> str:
     """Why a node stays as it is; empty if it need not."""
     count = sum(array.size for array in weights.values())
     others = [array.dtype.name for array in weights.values() if array.dtype != np.float32]
@@ -123,7 +125,20 @@ def _why_not(node: ir.Node, weights: dict[int, Array]) -> str:
             return "it does not look up the rows of a matrix"
         if any(use.node.op_type != "Gather" or use.idx != 0 for use in table.uses()):
             return "its table is used otherwise, too"
-    return ""
+    units = (known.has_units(a, _axes(node, at, a)) for at, a in weights.items())
+    return "" if all(units) else COMPUTED
+
+
+def _axes(node: ir.Node, position: int, weight: Array) -> tuple[int, ...]:
+    """The axes that the weights of one unit are along: those that the operator sums over."""
+    if node.op_type == "Gather":
+        return (0,)
+    if node.op_type in _PRODUCTS:
+        turned = node.attributes.get("transB" if position else "transA")
+        last = (position == 0) != (turned is not None and bool(turned.as_int()))
+        return (weight.ndim - 1 if last else weight.ndim - 2,)
+    # [directions, gates * units, rows], or [units, channels, ...] of a Conv
+    return (2,) if node.op_type in _RECURRENT else tuple(range(1, weight.ndim))
 
 
 def _is_computed(node: ir.Node, weights: dict[int, Array]) -> bool:
@@ -141,15 +156,15 @@ def _is_computed(node: ir.Node, weights: dict[int, Array]) -> bool:
 def _store(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:
     """Store the weights of a node in int8; it computes in float32."""
     for position, array in weights.items():
-        axes: tuple[int, ...]
-        if node.op_type in _PRODUCTS:
-            turned = node.attributes.get("transB" if position else "transA")
-            last = (position == 0) != (turned is not None and bool(turned.as_int()))
-            axes = (array.ndim - 1 if last else array.ndim - 2,)
-        else:  # [directions, gates * units, rows], or [units, channels, ...] of a Conv
-            axes = (2,) if node.op_type in _RECURRENT else tuple(range(1, array.ndim))
-        name = "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
-        node.replace_input_with(position, _int8.stored(writer, name, array, axes))
+        name = weight_name(node, position)
+        node.replace_input_with(
+            position, _int8.stored(writer, name, array, _axes(node, position, array))
+        )
+
+
+def weight_name(node: ir.Node, position: int) -> str:
+    """What the weight at a position is called."""
+    return "WR"[position - 1] if node.op_type in _RECURRENT else "kernel"
 
 
 def _compute(node: ir.Node, writer: NodeWriter, weights: dict[int, Array]) -> None:

@@ -14,7 +14,9 @@ from rnnonnx.manifest import Precision as Stated
 
 from ._half import HalvePass
 from ._quantize import QuantizePass, worth_a_scan
+from ._rounded import ModelWeights
 from ._scan_form import ScanFormPass
+from ._store import StorePass
 from ._wording import listed
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ._layers import LayerTable
     from ._report import LayerRecord
 
-Precision: TypeAlias = Literal["float32", "float16", "int8"]
+Precision: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
 
 # NOTE: measured; docs/precision.md has the numbers, benchmarks/precision.py makes them.
 INT8_TOLERANCE: Final = BUDGETS["int8"]
@@ -42,16 +44,21 @@ class Record:
         only: By layer, whether it may be changed, with what it holds; None for all.
         changed: Layers that compute in the lower precision.
         stored: Layers that only have their weights in it.
+        weights: The model's weights, in which those of the file must be found again.
         kept: Why layers have weights that stay in float32.
         shared: Layers in which the rows of a call share a scale.
     """
 
     table: LayerTable
     only: Mapping[str, bool] | None = None
+    weights: ModelWeights = field(init=False)
     changed: dict[str, None] = field(default_factory=dict)
     stored: dict[str, None] = field(default_factory=dict)
     kept: dict[str, dict[str, None]] = field(default_factory=dict)
     shared: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = ModelWeights(self.table)
 
     def wants(self, owner: ir.Node) -> bool:
         """Whether the layer of a node is to compute in the lower precision."""
@@ -75,7 +82,7 @@ class Record:
 
     def take_apart(self, node: ir.Node) -> bool:
         """Whether a GRU or RNN is to become a Scan."""
-        return self.wants(node) and worth_a_scan(node)
+        return self.wants(node) and worth_a_scan(node, self.weights)
 
     def _path(self, owner: ir.Node) -> str:
         """The layer of a node; one that an optimizer made belongs to its neighbour's."""
@@ -96,7 +103,7 @@ class Reduction:
     """One export in a lower precision than float32.
 
     Args:
-        kind: `float16` or `int8`.
+        kind: `float16`, `bfloat16` or `int8`.
         table: The model's layers.
         only: By layer, whether it may be changed, with what it holds; None for all.
 
@@ -111,11 +118,12 @@ class Reduction:
         self.kind = kind
         self.tolerance = BUDGETS[kind]
         self._record = Record(table, only)
-        self.passes: list[ir.passes.PassBase] = (
-            [ScanFormPass(self._record.take_apart), QuantizePass(self._record)]
-            if kind == "int8"
-            else [common.TopologicalSortPass(), HalvePass(self._record)]
-        )
+        passes: dict[str, list[ir.passes.PassBase]] = {
+            "float16": [common.TopologicalSortPass(), HalvePass(self._record)],
+            "bfloat16": [StorePass(self._record)],
+            "int8": [ScanFormPass(self._record.take_apart), QuantizePass(self._record)],
+        }
+        self.passes = passes[kind]
 
     def stated(self, manifest: Manifest, tolerance: float | None) -> Manifest:
         """A manifest that says which precision the file has, and within what it was compared."""
@@ -174,6 +182,7 @@ _NOTES = {
         "float16 is for GPUs: ONNX Runtime's CPU computes it in float32 between casts, no faster",
         "states are float32 at the border and float16 inside: each call rounds what it is given",
     ),
+    "bfloat16": (),
     "int8": (),
 }
 
@@ -182,7 +191,8 @@ def reduction(precision: Any, table: LayerTable) -> Reduction | None:
     """Read the argument `precision`.
 
     Args:
-        precision: `float32`, `float16`, `int8`, or a mapping of layers to these; None for float32.
+        precision: `float32`, `float16`, `bfloat16`, `int8`, or a mapping of layers to these; None
+            for float32.
         table: The model's layers.
 
     Returns:
@@ -224,7 +234,7 @@ def _check(precision: Any) -> None:
     if precision is not None and precision not in get_args(Precision):
         raise ArgumentError(
             "precision= is none of the known choices",
-            expected='"float32", "float16", "int8", or a mapping of layer names to these',
+            expected=f"one of {list(get_args(Precision))}, or a mapping of layer names to these",
             received=repr(precision),
         )
 

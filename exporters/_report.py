@@ -38,9 +38,9 @@ class LayerRecord:
         form: The ONNX operators that stand for it, the characteristic one first: `LSTM`,
             `Gather`, `Scan`, `MatMul, Add`. Empty for a layer that leaves no trace (Dropout).
         note: Why a layer has no native operator, and why no Scan if that is so; else empty.
-        precision: What `precision=` has made of it: `float16` or `int8`; `int8 weights` where
-            they are stored so and it computes in float32; else `float32`, which also stands for
-            what the model itself computes in.
+        precision: What `precision=` has made of it: `float16` or `int8`; `int8 weights` or
+            `bfloat16 weights` where they are stored so and it computes in float32; else
+            `float32`, which also stands for what the model itself computes in.
     """
 
     name: str

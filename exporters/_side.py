@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from rnnonnx.manifest import TIME
 
 from ._capture import capture
 from ._check import call_lengths, check_parity
+from ._check_rounded import check_rounded
 from ._compat import one_at_a_time
 from ._dtypes import default_tolerance, float16_layers
 from ._export import OPSETS
 from ._layers import LayerTable
 from ._load import load
 from ._match import file_names, states_like
+from ._rounded import find_rounded, rounded_weights
 from ._sample_data import as_arrays
 from ._signature import choose_dtypes, read_signature
 from ._steps import Subject, make_subject
@@ -29,9 +32,10 @@ from ._tapped import TappedStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from rnnonnx._parity import Observation, Recorder, Step, Tensors
-    from rnnonnx._parity_report import ParityReport
+    from rnnonnx._parity_report import ParityReport, RoundedParity
     from rnnonnx.manifest import Manifest
 
     from ._states import StatesArgument
@@ -107,6 +111,27 @@ class KerasSide:
             thorough=thorough,
             batches=(1, max(2, self.found.sampler.rows or 3), *batches),
         )
+
+    @one_at_a_time
+    def compare_rounded(
+        self, model: Any, kind: str, tolerance: float, *, calls: int, batches: Sequence[int]
+    ) -> RoundedParity:
+        """Compare a file in a lower precision under the weights that it has.
+
+        Args:
+            model: The file, an `onnx.ModelProto`.
+            kind: Its precision.
+            tolerance: What it is held to against the model as it is.
+            calls: Consecutive calls at each batch size.
+            batches: Further batch sizes.
+        """
+        again = partial(self.compare, calls=calls, batches=batches)
+        step = self.subject.step
+        return check_rounded(again, self.subject.table, model, step.manifest, kind, tolerance)
+
+    def rounded(self, model: Any) -> AbstractContextManager[None]:
+        """The model with the weights that a file has rounded, for as long as this is open."""
+        return rounded_weights(find_rounded(model, self.subject.table))
 
     def calls(self, candidate: Step, recorder: Recorder, count: int) -> Iterator[dict[str, Any]]:
         """The inputs of consecutive calls of `self.several` rows."""

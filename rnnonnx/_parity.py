@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Tensors: TypeAlias = Mapping[str, Array]
-BUDGETS: Final = {"float16": 2.0**-7, "int8": 2.0**-4}
-"""The tolerance of a lower precision where nobody names another: 8 units of what it rounds to."""
+UNITS: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-8, "int8": 2.0**-7}
+"""What a lower precision rounds to, of 1; of bfloat16, in which only weights are, by how much."""
+BUDGETS: Final = {kind: 8 * unit for kind, unit in UNITS.items()}
+"""The tolerance of a lower precision where nobody names another."""
 
 Step: TypeAlias = Callable[[Tensors, Tensors], tuple[dict[str, Array], dict[str, Array]]]
 """`(inputs, states) -> (outputs, new states)`, each by name."""
@@ -120,9 +122,10 @@ class Recorder:
     def by_tensor(self) -> bool:
         """Whether a difference counts by the largest value of its tensor, and not by its own.
 
-        In int8 a product is as inexact as its largest terms, also where they cancel out.
+        With weights as coarse as these a product is as inexact as its largest terms, also where
+        they cancel out.
         """
-        return self.precision == "int8"
+        return self.precision in ("int8", "bfloat16")
 
     def compare(self, kind: Kind, expected: Tensors, got: Tensors, where: Where) -> None:
         """Compare tensors by name; shape and dtype count, and NaN equals NaN."""

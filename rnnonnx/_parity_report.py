@@ -244,6 +244,95 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounding:
+    """What a file rounds while it runs, in one output or state.
+
+    Attributes:
+        name: Its name.
+        kind: Which of the two.
+        mean: The root of the mean square of all differences from Keras with the file's weights,
+            divided by the largest value of the tensor, at least 1.
+        max_abs: The largest of these differences.
+        bound: What `mean` is held to; 0 for a tensor that nothing is rounded for, which is held
+            to the tolerance of float32 itself.
+        ok: Whether it is within that.
+    """
+
+    name: str
+    kind: Kind
+    mean: float
+    max_abs: float
+    bound: float
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedParity:
+    """How a file in a lower precision compares with Keras under the weights that the file has.
+
+    Attributes:
+        errors: Of every output and state of the file without what it rounds while it runs: of the
+            file itself, if it rounds nothing but weights.
+        tolerance: What these are held to.
+        roundings: The file itself, with what it rounds; empty if it rounds nothing.
+        weights: The model's weights that the file has rounded.
+        wrong: Weights and scales of the file that are none of the model's, in words.
+    """
+
+    errors: tuple[TensorError, ...]
+    tolerance: float
+    roundings: tuple[Rounding, ...]
+    weights: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it is right."""
+        same = all(error.ok for error in self.errors)
+        return same and not self.wrong and all(item.ok for item in self.roundings)
+
+    @property
+    def max_abs(self) -> float:
+        """The largest difference without what is rounded while the file runs."""
+        return max((error.max_abs for error in self.errors), default=0.0)
+
+    def __str__(self) -> str:
+        told = (
+            f"with the {len(self.weights)} weights that the file has rounded, Keras is off by "
+            f"{self.max_abs:.2g}, tolerance {self.tolerance:g}"
+        )
+        means = [item for item in self.roundings if item.bound]
+        if not means:
+            return told
+        worst = max(means, key=lambda item: item.mean)
+        return (
+            f"{told}; without what is rounded while the file runs, which is {worst.mean:.2g} on "
+            f"the average, of {worst.bound:g}"
+        )
+
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong, in words; empty if nothing is."""
+        return (
+            *self.wrong,
+            *(
+                f"{error.kind} {error.name!r} is off by {error.max_abs:.3g} with rounded weights, "
+                f"tolerance {self.tolerance:g}, at {error.where}"
+                for error in self.errors
+                if not error.ok
+            ),
+            *(
+                f"{item.kind} {item.name!r} is rounded by {item.mean:.3g} on the average while "
+                f"the file runs, of {item.bound:g}"
+                if item.bound
+                else f"{item.kind} {item.name!r}, which the file does not round, is off by "
+                f"{item.max_abs:.3g}, tolerance {self.tolerance:g}"
+                for item in self.roundings
+                if not item.ok
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ParityReport:
     """What a parity run compared and found.
 
@@ -264,6 +353,7 @@ class ParityReport:
         layers: The error of every layer of the file.
         departure: Where the file first departs; None if it does not, or cannot be seen to.
         drift: The errors over a long stream, if one was asked for.
+        rounded: The comparison under rounded weights, of a file in a lower precision.
     """
 
     errors: tuple[TensorError, ...]
@@ -282,11 +372,14 @@ class ParityReport:
     layers: tuple[LayerError, ...] = ()
     departure: Departure | None = None
     drift: tuple[Drift, ...] = ()
+    rounded: RoundedParity | None = None
 
     @property
     def ok(self) -> bool:
         """Whether everything that was run is within the tolerance."""
-        return all(error.ok for error in self.errors) and all(line.ok for line in self.drift)
+        same = self.rounded is None or self.rounded.ok
+        within = all(error.ok for error in self.errors)
+        return same and within and all(line.ok for line in self.drift)
 
     @property
     def max_abs(self) -> float:

@@ -49,8 +49,8 @@ DTYPES: Final = frozenset(
 )
 """Tensor element types by their numpy names."""
 
-PRECISIONS: Final = frozenset(["float16", "int8"])
-"""Lower precisions that a file may compute in."""
+PRECISIONS: Final = frozenset(["float16", "bfloat16", "int8"])
+"""Lower precisions that a file may compute in, or have its weights in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +148,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """A lower precision than the source's in which a file computes.
+    """A lower precision than the source's in which a file computes, or has its weights.
 
     Attributes:
-        kind: `float16` or `int8`.
+        kind: `float16`, `bfloat16` or `int8`.
         tolerance: What the file was compared with its source within: a bound on
-            `|got - expected| / max(1, |expected|)`. For int8 `|expected|` is the largest of the
-            tensor, since a product's error follows its largest terms.
+            `|got - expected| / max(1, |expected|)`. For int8 and bfloat16 `|expected|` is the
+            largest of the tensor, since a product's error follows its largest terms.
     """
 
     kind: str

@@ -79,9 +79,10 @@ def export(
     precision: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="float16|int8|LAYER=...",
-            help="float16 for a file for GPUs, int8 for a smaller and faster one on CPUs; or by"
-            " layer, repeatable. Inputs, outputs and states stay float32.",
+            metavar="float16|bfloat16|int8|LAYER=...",
+            help="float16 for a file for GPUs, int8 for a smaller and faster one on CPUs, bfloat16"
+            " for smaller weights alone; or by layer, repeatable. Inputs, outputs and states"
+            " stay float32.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

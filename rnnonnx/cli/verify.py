@@ -150,6 +150,9 @@ def _show(result: ParityReport) -> None:
         show(Text(f"compared: {line}", "dim"))
     for line in result.notes:
         show(Text(f"note: {line}", "yellow"))
+    if result.rounded is not None:
+        show(Text(f"compared: {result.rounded}", "dim"))
+        show(*(Text(line, "red") for line in result.rounded.failures()))
     if result.float16:
         show(Text(f"float16: {', '.join(result.float16)}", "dim"))
     if result.departure is not None:

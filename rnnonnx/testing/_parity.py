@@ -101,6 +101,9 @@ def describe(report: ParityReport) -> str:
     ]
     if len(rows) > _MOST_ROWS:
         lines.append(f"  ... and {len(rows) - _MOST_ROWS} more")
+    if report.rounded is not None and not report.rounded.ok:
+        lines += ["with weights rounded as the file has them:"]
+        lines += [f"  {line}" for line in report.rounded.failures()[:_MOST_ROWS]]
     if report.departure is not None:
         lines.append(str(report.departure))
         lines += [f"  {weight}" for weight in report.departure.weights]

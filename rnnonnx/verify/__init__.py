@@ -13,6 +13,8 @@ from .._parity_report import (
     LayerError,
     ParityReport,
     Place,
+    RoundedParity,
+    Rounding,
     TensorError,
     WeightError,
 )
@@ -35,6 +37,8 @@ __all__ = [
     "Departure",
     "WeightError",
     "Drift",
+    "RoundedParity",
+    "Rounding",
     # and its files
     "write_html",
     "require_html",

@@ -68,11 +68,24 @@ def check_tolerance(tolerance: object) -> None:
 
 
 def choose_budget(
-    tolerance: float | None, manifest: Manifest, metadata: Mapping[str, str], side: Any
+    tolerance: float | None,
+    manifest: Manifest,
+    metadata: Mapping[str, str],
+    side: Any,
+    *,
+    stored: str = "",
 ) -> Budget:
-    """The caller's tolerance, else the file's, else that of what the model computes in."""
+    """The caller's tolerance, else the file's, else that of what the model computes in.
+
+    Args:
+        tolerance: The caller's.
+        manifest: Of the file.
+        metadata: All of the file's metadata.
+        side: The Keras model, a `KerasSide`.
+        stored: The precision of the file's weights, where the manifest does not say it.
+    """
     reduced = manifest.precision
-    kind = "" if reduced is None else reduced.kind
+    kind = stored if reduced is None else reduced.kind
     if tolerance is not None:
         return Budget(float(tolerance), "the caller", kind)
     own = stated(metadata) if reduced is None else reduced.tolerance
@@ -82,5 +95,7 @@ def choose_budget(
         if own > most:
             return Budget(most, f"the most that a file may state; it states {own:g}", kind)
         return Budget(own, f"stated in the file{kind and f', for {kind}'}", kind)
+    if kind:
+        return Budget(BUDGETS[kind], f"the default for weights in {kind}", kind)
     what = "float16" if side.float16 else "float32"
     return Budget(side.tolerance, f"the default for {what}")

@@ -12,7 +12,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import os
 
-    from .._parity_report import Drift, EngineReport, ParityReport, TensorError
+    from .._parity_report import Drift, EngineReport, ParityReport, RoundedParity, TensorError
 
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no XML 1.0 document may hold, and the name of a layer may."""
@@ -30,10 +30,10 @@ def write_junit(report: ParityReport, path: str | os.PathLike[str]) -> None:
     """
     root = ElementTree.Element("testsuites", name="rnnonnx verify")
     totals = [0, 0, 0]
-    for engine in report.engines:
-        if engine.name == "keras":
-            continue
-        suite = _suite(report, engine)
+    suites = [_suite(report, engine) for engine in report.engines if engine.name != "keras"]
+    if report.rounded is not None:
+        suites.append(_rounded_suite(report, report.rounded))
+    for suite in suites:
         for index, key in enumerate(("tests", "failures", "skipped")):
             totals[index] += int(suite.get(key, "0"))
         root.append(suite)
@@ -74,6 +74,31 @@ def _suite(report: ParityReport, engine: EngineReport) -> ElementTree.Element:
     suite.set("tests", str(len(suite.findall("testcase"))))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
+    suite.set("errors", "0")
+    return suite
+
+
+def _rounded_suite(report: ParityReport, rounded: RoundedParity) -> ElementTree.Element:
+    """The comparison under the file's weights: a case a tensor, and one for the weights."""
+    where = "rounded weights"
+    suite = ElementTree.Element("testsuite", name=_text(f"{report.model} with {where}"))
+    suite.set("time", "0")
+    told = ElementTree.SubElement(suite, "properties")
+    ElementTree.SubElement(told, "property", name="tolerance", value=f"{rounded.tolerance:g}")
+    outcomes = [("weights and scales", "; ".join(rounded.wrong))]
+    for error in rounded.errors:
+        failed = "" if error.ok else _beyond(error, rounded.tolerance)
+        outcomes.append((f"{error.kind} {error.name}", failed))
+    for item in rounded.roundings:
+        failed = "" if item.ok else f"off by {item.mean:.3g} on the average, bound {item.bound:g}"
+        outcomes.append((f"{item.kind} {item.name} as it is rounded", failed))
+    for name, failed in outcomes:
+        case = _case(suite, report, where, name)
+        if failed:
+            ElementTree.SubElement(case, "failure", type="parity", message=_text(failed))
+    suite.set("tests", str(len(outcomes)))
+    suite.set("failures", str(sum(bool(failed) for _, failed in outcomes)))
+    suite.set("skipped", "0")
     suite.set("errors", "0")
     return suite
 

@@ -78,7 +78,9 @@ class LayerFindings:
     notes: tuple[str, ...] = ()
 
 
-def find_layers(path: Path, side: Any, *, calls: int, budget: Budget) -> LayerFindings:
+def find_layers(
+    path: Path, side: Any, *, calls: int, budget: Budget, model: Any = None
+) -> LayerFindings:
     """Compare every layer's output over consecutive calls with carried state.
 
     Args:
@@ -86,11 +88,12 @@ def find_layers(path: Path, side: Any, *, calls: int, budget: Budget) -> LayerFi
         side: The Keras model, a `KerasSide`.
         calls: How many calls.
         budget: What differences are held to.
+        model: What is to be looked into instead of the file, an `onnx.ModelProto`.
     """
     tolerance = budget.tolerance
     by_tensor = budget.recorder().by_tensor
     onnx = require("onnx", extra="onnx", purpose="looking into the layers of a file")
-    model = onnx.load(path)
+    model = onnx.load(path) if model is None else model
     if model.ByteSize() > _MOST_BYTES:
         return LayerFindings((), None, ("the layers were not looked into: the file is too large",))
     graph = _OpenGraph(model, side.subject.step.manifest)

@@ -17,6 +17,7 @@ from ..errors import InputError, MissingExtraError, RnnonnxError
 from ._budget import Budget, check_tolerance, choose_budget
 from ._drift import drift
 from ._layers import find_layers
+from ._rounded import compare_rounded, layers_of_rounded, stored_precision
 from ._trail import Trail
 from ._weights import find_weights
 from .engines import REFERENCE, Case, Opened, Planned, engines, plan_engines
@@ -107,7 +108,8 @@ def verify(
     )
     proto = read_model(path)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    budget = choose_budget(tolerance, loaded.manifest, metadata, side)
+    stored = stored_precision(proto)
+    budget = choose_budget(tolerance, loaded.manifest, metadata, side, stored=stored)
     case = Case(Path(path), loaded.manifest, side, loaded)
     # a file may compute many rows in another form than few
     batches = () if data is not None else switching_batches(proto)
@@ -171,9 +173,32 @@ class _Run:
                     for engine in report.engines
                 ),
             )
+        if self.budget.precision and any(engines[one.engine.name].runs == "file" for one in ran):
+            self.tell("comparing under the weights of the file")
+            report = replace(
+                report,
+                rounded=compare_rounded(
+                    self.case.path,
+                    self.case.side,
+                    self.budget,
+                    calls=self.calls,
+                    batches=self.batches,
+                ),
+            )
         departs = any(
             not error.ok for error in report.errors if engines[error.engine].runs == "file"
         )
+        if not departs and layers is not False and report.rounded and not report.rounded.ok:
+            self.tell("looking into the layers")
+            found = layers_of_rounded(
+                self.case.path, self.case.side, report.rounded.tolerance, calls=self.calls
+            )
+            return replace(
+                report,
+                layers=found.layers,
+                departure=found.departure,
+                notes=(*report.notes, *found.notes),
+            )
         return self._with_layers(report) if layers or (layers is None and departs) else report
 
     def _one(self, item: Planned) -> _Ran | EngineReport:
