@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,11 +53,15 @@ class QuantizePass(ir.passes.InPlacePass):
         constants = Constants(model.graph)
         opset = model.graph.opset_imports[""]
         modified = False
-        for node, owner in list(walk(model.graph)):
+        nodes = list(walk(model.graph))
+        twice = self._rounded_twice(nodes)
+        for node, owner in nodes:
             weights = weights_of(node)
             if not weights or not self._record.wants(owner):
                 continue
             why = _why_not(node, weights, self._record.weights)
+            if not why and not twice.isdisjoint(map(_content, weights.values())):
+                why = "they are used in two ways, for which they would be rounded differently"
             if why:
                 self._record.keep(owner, why)
                 continue
@@ -70,6 +75,32 @@ class QuantizePass(ir.passes.InPlacePass):
                 self._record.share(owner)
             modified = True
         return ir.passes.PassResult(model, modified=modified)
+
+    def _rounded_twice(self, nodes: list[tuple[ir.Node, ir.Node]]) -> set[bytes]:
+        """Weights that two nodes would have in different int8: an Embedding's table read back.
+
+        Of such there is no one value that the model's own weight could be given to compare it.
+        """
+        forms: dict[bytes, set[tuple[bool, bytes]]] = {}
+        for node, owner in nodes:
+            weights = weights_of(node)
+            if not weights or not self._record.wants(owner):
+                continue
+            stays = bool(_why_not(node, weights, self._record.weights))
+            for position, array in weights.items():
+                if not np.isfinite(array).all() or array.dtype != np.float32:
+                    continue
+                scales = _int8.along(array, _axes(node, position, array)).scales
+                # products and LSTMs leave room in their scales, lookups and what is stored do not
+                room = _is_computed(node, weights) and node.op_type != "Gather"
+                form = (room, b"" if stays else np.sort(scales, axis=None).tobytes())
+                forms.setdefault(_content(array), set()).add(form)
+        return {content for content, found in forms.items() if len(found) > 1}
+
+
+def _content(array: Array) -> bytes:
+    """The same for an array in every layout."""
+    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
 
 
 def worth_a_scan(node: ir.Node, known: ModelWeights) -> bool:

@@ -226,8 +226,8 @@ def _holds(stored: list[Array], weight: Array) -> bool:
     """Whether most of a weight is in one of some arrays.
 
     Single values of 16 bits are found anywhere. So neighbours are looked for, in the order that a
-    weight has them, or in the reverse one of its axes: in each layout of ONNX's they are
-    neighbours as well.
+    weight has them, in the reverse one of its axes, or in that of a convolution: in each layout
+    of ONNX's they are neighbours as well.
     """
     own = [array for array in stored if array.dtype == weight.dtype]
     if not own or not weight.size:
@@ -235,7 +235,10 @@ def _holds(stored: list[Array], weight: Array) -> bool:
     if weight.size <= _FEW:
         return bool(np.isin(_bits(weight.ravel()), _bits(np.concatenate(own))).all())
     known = np.unique(np.concatenate([_neighbours(array) for array in own]))
-    shares = [np.isin(_neighbours(weight.ravel(order)), known).mean() for order in ("C", "F")]
+    layouts = [weight.ravel("C"), weight.ravel("F")]
+    if weight.ndim > 2:  # of a convolution: [..., channels, units] -> [units, channels, ...]
+        layouts.append(np.moveaxis(weight, (-1, -2), (0, 1)).ravel())
+    shares = [np.isin(_neighbours(layout), known).mean() for layout in layouts]
     return bool(max(shares) > _ENOUGH)
 
 

@@ -330,6 +330,49 @@ def test_weights_that_are_computed_stay_float32(kind, exported):
     assert file.report.parity.rounded.ok
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_layouts_of_weights_are_recognised(kind, exported):
+    """Convolutions over two axes, and those in the steps of a ConvLSTM2D."""
+    model = keras.Sequential(
+        [
+            keras.Input((4, 6, 6, 3), name="x"),
+            layers.TimeDistributed(layers.Conv2D(48, 3, padding="same"), name="each"),
+            layers.ConvLSTM2D(8, 3, name="rnn"),
+        ]
+    )
+    rounded = exported(model, precision=kind).report.parity.rounded
+    assert rounded.ok
+    assert {name.split("/")[0] for name in rounded.weights} >= {"each", "rnn"}
+
+
+class Tied(layers.Layer):
+    """An embedding whose table also scores the tokens."""
+
+    def build(self, _shape):
+        self.table = self.add_weight(shape=(64, 32), name="table")
+
+    def call(self, tokens):
+        words = keras.ops.take(self.table, tokens, axis=0)
+        return keras.ops.matmul(words, keras.ops.transpose(self.table))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_a_weight_that_is_used_in_two_ways(kind, exported):
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="tokens"),
+            Tied(name="tied"),
+            layers.Dense(64, name="dense"),
+        ]
+    )
+    assert exported(model, precision=kind).report.parity.rounded.ok
+    file = exported(model, precision="int8")
+    assert "'tied' has weights that stay float32: they are used in two ways" in " ".join(
+        file.report.notes
+    )
+    assert file.report.parity.rounded.ok
+
+
 def test_a_model_that_amplifies_gets_as_much_more(exported):
     model = keras.Sequential([keras.Input((None, 16), name="x"), layers.GRU(64, name="gru")])
     file = exported(model, precision="int8", tolerance=4 * BUDGETS["int8"])
