@@ -18,6 +18,7 @@ from ._directions import MergeDirectionsPass
 from ._fold import FoldPass, MergeEqualStepsPass
 from ._forms import FormsPass
 from ._hoist import HoistPass
+from ._merge import MergeConvolutionsPass
 from ._scan import MergeStepWeightsPass
 from ._shapes import infer_shapes
 from ._unique import UniqueNames
@@ -90,11 +91,13 @@ def finish(
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
-        MergeStepWeightsPass(),
         WidenPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         FoldPass(),
+        MergeEqualStepsPass(),
+        MergeConvolutionsPass(),
+        MergeStepWeightsPass(),
         HoistPass(),
         common.RemoveUnusedNodesPass(),
         *(reduced.passes if reduced else forms),
