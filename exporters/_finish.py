@@ -22,6 +22,7 @@ from ._merge import MergeConvolutionsPass
 from ._scan import MergeStepWeightsPass
 from ._shapes import infer_shapes
 from ._unique import UniqueNames
+from ._views import ViewsPass
 from ._widen import WidenPass
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def finish(
         MergeEqualStepsPass(),
         MergeConvolutionsPass(),
         MergeStepWeightsPass(),
+        ViewsPass(),
+        common.RemoveUnusedNodesPass(),
         HoistPass(),
+        FoldPass(),
         common.RemoveUnusedNodesPass(),
         *(reduced.passes if reduced else forms),
         common.CommonSubexpressionEliminationPass(size_limit=0),
