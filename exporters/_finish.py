@@ -18,9 +18,11 @@ from ._directions import MergeDirectionsPass
 from ._fold import FoldPass, MergeEqualStepsPass
 from ._forms import FormsPass
 from ._hoist import HoistPass
+from ._merge import MergeConvolutionsPass
 from ._scan import MergeStepWeightsPass
 from ._shapes import infer_shapes
 from ._unique import UniqueNames
+from ._views import ViewsPass
 from ._widen import WidenPass
 
 if TYPE_CHECKING:
@@ -90,12 +92,17 @@ def finish(
     passes = ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
-        MergeStepWeightsPass(),
         WidenPass(),
         _ShareIntegersPass(),
         common.IdentityEliminationPass(),
         FoldPass(),
+        MergeEqualStepsPass(),
+        MergeConvolutionsPass(),
+        MergeStepWeightsPass(),
+        ViewsPass(),
+        common.RemoveUnusedNodesPass(),
         HoistPass(),
+        FoldPass(),
         common.RemoveUnusedNodesPass(),
         *(reduced.passes if reduced else forms),
         common.CommonSubexpressionEliminationPass(size_limit=0),

@@ -99,6 +99,11 @@ class RecurrentNode:
         """Whether anything reads the outputs of all steps."""
         return bool(self.readers[0])
 
+    @property
+    def runs_on(self) -> bool:
+        """Whether a row that is shorter than the sequence ends before others in the same step."""
+        return self.lengths is not None and not self.reverse
+
     def again(self, section: Section) -> list[ir.Value | None]:
         """The same operator in another graph: what `replace` takes."""
         outputs = section.nodes(

@@ -7,14 +7,15 @@ memory, which leaves the caches when the batch is large. The rule below is what
 steps, as the time of the other form divided by the operator's:
 
 - RNN as a Scan whose input product is one large product before it: 0.2 to 0.4 from 32 rows and
-  16 units up; for one row 0.8 to 1 from 128 units up, 1.3 for 64 units, 2.6 for 16 units;
+  16 units up; for one row 0.75 to 0.9 from 128 units up, 1.2 for 64 units, 2.6 for 16 units. For
+  one row and one step 1.25 for 64 and 128 units, 1.5 for 256, 2.5 for 512;
 - GRU as a Scan with one product of input and state for a gate: 0.7 to 0.9 from 2048 units of
   all rows up (32 rows of 64, 8 rows of 256), 2 to 5 for one row;
 - LSTM likewise: 0.75 to 1 from 4096 units of all rows and 32 rows up, 1.1 to 5 below.
 
-So a SimpleRNN is a Scan unless it is small, and LSTM and GRU are operators; `throughput` gives
-LSTM and GRU both forms and an If that chooses by the number of rows, which costs 2 to 3
-microseconds a call.
+So a SimpleRNN is a Scan unless it is small, and LSTM and GRU are operators; `latency` leaves all
+three operators, and `throughput` gives LSTM and GRU both forms and an If that chooses by the
+number of rows, which costs 2 to 3 microseconds a call.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ Optimize = Literal["balanced", "latency", "throughput", "portable"]
 
 CHOICES: tuple[Optimize, ...] = ("balanced", "latency", "throughput", "portable")
 
-# Units from which an RNN is a Scan.
-_RNN_UNITS: dict[Optimize, int] = {"balanced": 16, "latency": 128, "throughput": 1}
+# Units from which an RNN is a Scan, for the purposes for which it is one.
+_RNN_UNITS: dict[Optimize, int] = {"balanced": 16, "throughput": 1}
 _MANY = 64  # rows that are many, however small the layer is
 
 
@@ -105,7 +106,7 @@ class FormsPass(ir.passes.InPlacePass):
         constants = Constants(model.graph)
         if self._optimize == "throughput":
             self._infer(model)  # where the batch is pinned, no If is needed
-        if self._optimize != "portable":
+        if self._optimize in _RNN_UNITS:
             for node in list(model.graph):
                 found = read_operator(model.graph, node)
                 changed = (found is not None and self._rewrite(found, constants)) or changed

@@ -111,12 +111,19 @@ def _matmul(writer: Writer, source: Sources) -> list[ir.Value]:
 
 def _gemm(writer: Writer, source: Sources) -> list[ir.Value]:
     """Gemm takes matrices only: MatMul and Add."""
-    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
-    if any(attribute.value != plain[name] for name, attribute in source.node.attributes.items()):
-        return []
     kernel, *bias = source.fixed
+    given = {name: attribute.value for name, attribute in source.node.attributes.items()}
+    turned = bool(given.pop("transB", 0))
+    if not bias:
+        given.pop("beta", None)
+    if any(
+        value != {"alpha": 1.0, "beta": 1.0, "transA": 0}[name] for name, value in given.items()
+    ):
+        return []
     if bias and rank(bias[0]) not in (0, 1):
         return []
+    if turned:
+        (kernel,) = writer.add("Transpose", [kernel], perm=[1, 0])
     product = writer.add("MatMul", [source.first, kernel])
     return writer.add("Add", [*product, *bias]) if bias else product
 

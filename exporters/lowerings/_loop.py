@@ -202,17 +202,18 @@ def reversed_along(builder: GraphBuilder, tensor: str, *, axis: int) -> str:
 
 
 def _valid_first(builder: GraphBuilder, valid: str) -> str:
-    """Positions of the valid steps in their order, then of the others: `[batch, time]`."""
-    shape = builder.node("Shape", [valid])
-    steps = builder.node("Gather", [shape, builder.axes(1)])  # [1]
-    scalar = builder.node("Squeeze", [steps, builder.axes(0)])
-    zero, one = (builder.const("step", np.array(value, np.int64)) for value in (0, 1))
-    position = builder.node("Range", [zero, scalar, one])
-    wide = builder.node("Cast", [valid], to=_INT64)
-    masked = builder.node("Sub", [one, wide])
-    # a masked step sorts behind every valid one
-    key = builder.node("Add", [position, builder.node("Mul", [masked, steps])])
-    _, order = builder.nodes("TopK", [key, steps], count=2, axis=1, largest=0, sorted=1)
+    """Positions of the valid steps in their order, then of the others: `[batch, time]`.
+
+    Args:
+        builder: Where the nodes go.
+        valid: `[batch, time]` of int32, 1 for a valid step.
+    """
+    # A valid step sorts by how many are left, itself included; the others come last, as they may.
+    # NOTE: by the mask alone the order would hang on how TopK breaks ties, which engines differ in
+    axis = builder.const("axis", np.array(1, np.int64))
+    left = builder.node("Mul", [valid, builder.node("CumSum", [valid, axis], reverse=1)])
+    steps = builder.node("Gather", [builder.node("Shape", [valid]), builder.axes(1)])  # [1]
+    _, order = builder.nodes("TopK", [left, steps], count=2, axis=1, largest=1, sorted=1)
     return order
 
 

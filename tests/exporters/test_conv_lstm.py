@@ -61,7 +61,7 @@ def test_convolutions(case, exported, randomized, close):
     model = randomized(sequential(case, return_sequences=True))
     file = exported(model, states="all")
     file.assert_scan()
-    assert file.step_products() == 4  # of eight: those of the input are outside
+    assert file.step_products() == 1  # of eight: four are one, and those of the input are outside
     assert [state.name for state in file.manifest.states] == ["rnn.state0", "rnn.state1"]
     for batch, time in [(1, 1), (3, 4)]:
         value = x(batch, time, *case.shape)
@@ -90,3 +90,23 @@ def test_a_convolution_that_cannot_be_converted_is_refused_by_name(exported):
     case = Case("", conv("3D", 2, 2, data_format="channels_first"), (2, 3, 4, 3))
     with pytest.raises(UnsupportedLayerError, match="rnn/conv_lstm_cell"):
         exported(sequential(case))
+
+
+def test_a_step_has_one_convolution_of_the_state(exported):
+    """And the four of the inputs are one, too, which stands before the Scan."""
+    case = CONVOLUTIONS[3]
+    file = exported(sequential(case, return_sequences=True))
+    (scan,) = [node for node in file.model.graph.node if node.op_type == "Scan"]
+    (body,) = [a.g for a in scan.attribute if a.name == "body"]
+    for graph in (file.model.graph, body):
+        assert [node.op_type for node in graph.node].count("Conv") == 1
+    assert [node.op_type for node in body.node].count("Add") == 2  # of the gates, of the state
+
+
+def test_merged_kernels_of_a_layer_called_twice_are_stored_once(exported):
+    one = keras.Input((None, 5, 4, 2), name="one")
+    layer = layers.ConvLSTM2D(2, 3, padding="same", name="rnn")
+    model = keras.Model(one, layer(one) + layer(2.0 * one))
+    file = exported(model)
+    kernels = [t for t in file.model.graph.initializer if len(t.dims) == 4]
+    assert sum(int(np.prod(t.dims)) for t in kernels) == 9 * 4 * 2 * (2 + 2)

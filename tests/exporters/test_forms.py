@@ -217,7 +217,7 @@ PURPOSES = ["balanced", "latency", "throughput", "portable"]
 FORMS = {  # the layer, its units, its form by purpose
     ("SimpleRNN", 8): ["RNN", "RNN", "Scan", "RNN"],
     ("SimpleRNN", 16): ["Scan", "RNN", "Scan", "RNN"],
-    ("SimpleRNN", 128): ["Scan", "Scan", "Scan", "RNN"],
+    ("SimpleRNN", 128): ["Scan", "RNN", "Scan", "RNN"],
     ("GRU", 32): ["GRU", "GRU", "If", "GRU"],
     ("LSTM", 128): ["LSTM", "LSTM", "If", "LSTM"],
 }
