@@ -10,6 +10,7 @@ from ..errors import (
     ManifestError,
     ModelFileError,
     PoolClosedError,
+    PoolError,
     PoolFullError,
     ProviderError,
     QueueFullError,
@@ -86,9 +87,10 @@ _KINDS: Final[tuple[tuple[type[RnnonnxError], Kind], ...]] = (
     (PoolClosedError, Kind.UNAVAILABLE),
     (StateError, Kind.CONFLICT),
     (RunError, Kind.FAILED),
-    (ModelFileError, Kind.UNAVAILABLE),
-    (ManifestError, Kind.UNAVAILABLE),
-    (ProviderError, Kind.UNAVAILABLE),
+    (ModelFileError, Kind.FAILED),
+    (ManifestError, Kind.FAILED),
+    (ProviderError, Kind.FAILED),
+    (PoolError, Kind.FAILED),
 )
 
 

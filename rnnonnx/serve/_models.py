@@ -126,6 +126,8 @@ class ModelHost:
     async def unload(self, carry: Carry) -> None:
         """Unload it. Its open sequences wait for it to be loaded again, or end."""
         async with self._changes:
+            if self.model is None:
+                return
             async with self.gate.alone():
                 before = self.pool
                 saved = await asyncio.to_thread(self._saved)
@@ -133,7 +135,7 @@ class ModelHost:
                 self._take(None, None)
                 self.reason = "unloaded"
             await _closed(before)
-        LOGGER.info("model unloaded", extra={"model": self.name})
+            LOGGER.info("model unloaded", extra={"model": self.name})
 
     def _open(self) -> tuple[Model, StreamPool | None]:
         from rnnonnx.runtime import Model, StreamPool
