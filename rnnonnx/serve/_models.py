@@ -127,6 +127,7 @@ class ModelHost:
         """Unload it. Its open sequences wait for it to be loaded again, or end."""
         async with self._changes:
             if self.model is None:
+                self.parked = None if carry.streams is Streams.END else self.parked
                 return
             async with self.gate.alone():
                 before = self.pool
