@@ -94,7 +94,11 @@ class _Pools(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The counts of each pool, by model. They begin anew when a model is replaced."""
-        read = {host.name: host.pool.stats() for host in self._service.models if host.pool}
+        read = {
+            host.name: host.pool.stats()
+            for host in self._service.models
+            if host.pool is not None  # one without streams is false
+        }
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"rnnonnx_{name}", text, labels=["model"])
             for model, stats in read.items():
