@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from rnnonnx.manifest import Manifest
     from rnnonnx.runtime import Model, StreamPool
 
+    from ..manifest import Manifest
     from ._settings import Settings
 
 LOGGER: Final = logging.getLogger("rnnonnx.serve")

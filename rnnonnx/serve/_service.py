@@ -24,8 +24,7 @@ from ._tensors import datatype_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rnnonnx.manifest import Tensor
-
+    from ..manifest import Tensor
     from ._keys import Caller
     from ._sequences import SequenceId
     from ._settings import Settings

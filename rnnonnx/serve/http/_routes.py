@@ -55,6 +55,9 @@ class Api:
         version = model + "/versions/{version}"
         repository = "/v2/repository"
         found = [
+            # what is asked for most stands first: Starlette looks from top to bottom
+            Route(f"{model}/infer", self.infer, methods=["POST"]),
+            Route(f"{version}/infer", self.infer, methods=["POST"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/v2", self.server, methods=["GET"]),
             Route("/v2/health/live", self.live, methods=["GET"]),
@@ -69,7 +72,6 @@ class Api:
                 Route(path, self.model, methods=["GET"]),
                 Route(f"{path}/ready", self.model_ready, methods=["GET"]),
                 Route(f"{path}/stats", self.statistics, methods=["GET"]),
-                Route(f"{path}/infer", self.infer, methods=["POST"]),
             ]
         return found
 
