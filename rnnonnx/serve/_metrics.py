@@ -57,7 +57,7 @@ class Metrics:
         labels = ("protocol", "endpoint")
         self._requests = Counter(
             "rnnonnx_requests",
-            "Requests; status 0 is a client that has gone",
+            "Requests; status 499 is a client that has gone",
             (*labels, "status"),
             registry=self._registry,
         )

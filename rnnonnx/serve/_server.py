@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -17,7 +17,7 @@ from .http import create_app
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.applications import Starlette
     from starlette.types import Lifespan
@@ -54,13 +54,13 @@ def run_server(settings: Settings, announce: Callable[[Addresses], object]) -> N
     # for the handler of before: after a SIGTERM the process is to end as it is
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        with uvicorn_loop() as runner:
+        with _uvicorn_loop() as runner:
             runner.run(_serve(settings, announce))
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def uvicorn_loop() -> asyncio.Runner:
+def _uvicorn_loop() -> asyncio.Runner:
     """A runner of the loop that uvicorn would choose: uvloop where it is installed."""
     factory = uvicorn.Config(app=_nothing, log_config=None).get_loop_factory()
     return asyncio.Runner(loop_factory=factory)
@@ -71,15 +71,30 @@ async def _nothing(*_arguments: object) -> None:
 
 
 async def _serve(settings: Settings, announce: Callable[[Addresses], object]) -> None:
-    listening = _bind(settings.host, settings.http_port)
-    try:
+    with closing(_bind(settings.host, settings.http_port)) as listening:
         service = Service(settings)
-        await service.start()
         app = create_app(service, lifespan=_lifespan(service))
         server = _Uvicorn(_config(app, settings), lambda: announce(_addresses(settings, listening)))
-        await server.serve(sockets=[listening])
-    finally:
-        listening.close()
+        try:
+            await service.start()
+            await server.serve(sockets=[listening])
+        finally:
+            # a second time where all went well; the sequences are kept also where it did not
+            await _to_its_end(service.stop())
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that no interrupt may cut short; the interrupt has its effect after it."""
+    task = asyncio.ensure_future(work)
+    interrupt = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    task.result()
 
 
 def _lifespan(service: Service) -> Lifespan[Starlette]:

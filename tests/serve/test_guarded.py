@@ -35,8 +35,10 @@ def keyed(models, kit, tmp_path_factory):
     assert not any(key.partition(".")[2] in text for key in keys.values())
     arguments = ["--model", f"ledger={models / 'ledger.onnx'}", "--repository", models]
     limits = ["--keys", file, "--capacity", 3, "--max-sequences", 2, "--max-delay", 60]
-    with kit.serving(*arguments, *limits) as running:
+    log = file.with_name("log")
+    with log.open("w") as stderr, kit.serving(*arguments, *limits, stderr=stderr) as running:
         yield running, keys
+    assert "Traceback" not in log.read_text()
 
 
 def ask(keyed, name, method, path, document=None):
@@ -133,10 +135,6 @@ class Open:
             ).encode()
         )
 
-    def answer(self):
-        with self.socket.makefile("rb") as file:
-            return file.read()
-
 
 def until(condition):
     deadline = time.monotonic() + 10
@@ -160,6 +158,7 @@ def test_a_full_server_says_when_to_come_again_and_a_lost_client_frees_its_row(k
     for one in waiting:
         one.socket.close()
     until(lambda: streams(keyed) == 1)
+    assert b'endpoint="infer",protocol="http",status="499"' in ask(keyed, "b", "GET", "/metrics")[2]
     assert step(keyed, "b", "w")[0] == 404
     assert value(step(keyed, "a", "idle", sequence_end=True)) == 1000003 + 1
     assert streams(keyed) == 0

@@ -74,8 +74,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_bug(_request: Request, error: Exception) -> Response:
-    """Starlette's handler for everything else, which Starlette then raises into the log."""
-    LOGGER.error("a request failed by a bug", exc_info=error)
+    """Starlette's handler for everything else, which it then raises for uvicorn's log."""
     return error_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         f"the server failed ({type(error).__name__}); its log has the details. The sequence of"

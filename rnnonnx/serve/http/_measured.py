@@ -38,7 +38,7 @@ class Measured:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0  # nothing was sent: the client has gone
+        status = 0  # nothing was sent
 
         async def noted(message: Message) -> None:
             nonlocal status

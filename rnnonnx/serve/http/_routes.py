@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from .._service import Service
 
+CLIENT_GONE: Final = 499
+"""Nobody receives it; it is for the log and the metrics, as nginx has it."""
 Result = TypeVar("Result")
 Document = TypeVar("Document")
 
@@ -148,6 +150,8 @@ class Api:
         parsed = read_request(name, version, body, request.headers.get(HEADER))
         running = self._service.infer(request.state.caller, parsed.request)
         response = await while_connected(request, running)
+        if response is None:
+            return Response(status_code=CLIENT_GONE)
         content, length = write_response(parsed, response)
         headers = {} if length is None else {HEADER: str(length)}
         encoding = accepted(request.headers.get("accept-encoding"))
@@ -165,13 +169,10 @@ class Api:
             raise RefusedError(Kind.INVALID, f"the request is malformed: {error}") from error
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Await work for a client; cancel it when the client goes.
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Await work for a client whose body has been read; None if the client goes before.
 
-    The body of the request has been read.
-
-    Raises:
-        CancelledError: The client has gone.
+    The work is cancelled then. Where that comes too late, what it has given is returned.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())
@@ -179,10 +180,11 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
-        return await task
+            await asyncio.wait((task,))
     finally:
         gone.cancel()
         task.cancel()
+    return None if task.cancelled() else task.result()
 
 
 def _named(request: Request) -> tuple[str, str]:
