@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Final
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -23,6 +24,7 @@ def configure(level: str, *, access: bool) -> None:
         JsonFormatter(
             "{asctime}{levelname}{name}{message}",
             style="{",
+            reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's, for terminals
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
         )
     )

@@ -81,6 +81,8 @@ def test_nested_data_and_a_version(server):
         ("null", "malformed"),
         ('{"inputs": 3}', "malformed"),
         ("\xff".encode("latin-1"), "malformed"),
+        (request(name="\ud800"), "malformed"),
+        (request(sequence={"sequence_id": "\udc00"}), "malformed"),
         ("[" * 100_000, "malformed"),
         ('{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":' + "[" * 9999, "malformed"),
         (request(shape=[1, -1]), "malformed"),
@@ -258,18 +260,36 @@ def test_responses_are_packed_for_who_asks(server):
 
 def test_addresses_and_methods_that_are_none(server):
     refused(ask(server, "GET", "/v2/none"), 404, "/v2/none")
+    refused(ask(server, "GET", "/v2/"), 404, "/v2/")
+    refused(ask(server, "GET", "/v2/models/%ff%ED%A0%80"), 404, "no model")
     refused(ask(server, "GET", INFER), 405, "Method Not Allowed")
     assert ask(server, "GET", INFER)[1]["allow"] == "POST"
     refused(ask(server, "GET", "/v2/models/..%2F..%2Fetc"), 404)
     refused(ask(server, "POST", "/v2/repository/models/..%2Fledger/load"), 404)
     refused(ask(server, "POST", "/v2/repository/index", "{"), 400, "malformed")
+    load = "/v2/repository/models/ledger/load"
+    for parameters in (
+        {"streams": "drop"},
+        {"streams": 1.5},
+        {"map_states": "[1]"},
+        {"map_states": '{"h": 1}'},
+        {"map_states": "{"},
+        {"map_states": True},
+        {"path": "/etc/passwd"},
+        {"file:1/model.onnx": "AAAA"},
+    ):
+        body = json.dumps({"parameters": parameters})
+        refused(ask(server, "POST", load, body), 400, "parameters")
     refused(ask(server, "POST", "/v2/repository/models/nobody/load"), 404, "nobody")
 
 
 def test_other_names_and_other_sites_are_refused(server):
     refused(ask(server, "GET", "/v2", Host="evil.example"), 403, "Host")
     refused(ask(server, "GET", "/v2", Origin="https://evil.example"), 403, "another site")
-    refused(ask(server, "GET", "/v2", Origin="null"), 403, "another site")
+    for origin in ("null", "", "http://[", "localhost"):
+        refused(ask(server, "GET", "/v2", Origin=origin), 403, "another site")
+    for host in ("", "[", "localhost.evil.example", "a@b", "127.0.0.1.evil.example:80"):
+        refused(ask(server, "GET", "/v2", Host=host), 403, "Host")
     assert ask(server, "GET", "/v2", Host="localhost:1")[0] == 200
     own = f"127.0.0.1:{server.port}"
     assert ask(server, "GET", "/v2", Host=own, Origin=f"http://{own}")[0] == 200

@@ -73,7 +73,7 @@ class Gatekeeper:
                 remedy="--allowed-host NAME",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _authority(origin) != host.lower():
             raise RefusedError(
                 Kind.FORBIDDEN,
                 "the request comes from a page of another site",
@@ -90,8 +90,16 @@ def _allowed(settings: Settings) -> frozenset[str] | None:
 
 
 def _name(host: str) -> str:
-    """A Host without its port."""
+    """A Host without its port; empty where it is none."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _authority(origin: str) -> str | None:
+    """The host and port of an Origin; None where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None

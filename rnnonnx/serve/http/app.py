@@ -39,7 +39,7 @@ def create_app(
         lifespan: As Starlette has it.
     """
     metrics = Metrics(service)
-    return Starlette(
+    app = Starlette(
         routes=[
             *Api(service).routes(),
             Route("/metrics", metrics_endpoint(metrics), methods=["GET"]),
@@ -56,3 +56,6 @@ def create_app(
         },
         lifespan=lifespan,
     )
+    # NOTE: an address with a slash too many is none; a redirect would lose the body of a POST
+    app.router.redirect_slashes = False
+    return app
