@@ -1,4 +1,4 @@
-"""Requests a second and their times through `rnnonnx serve`, beside the pool in process, and Triton.
+"""Requests a second through `rnnonnx serve`, beside the pool in process and Triton.
 
 Usage:
     python benchmarks/serve.py                      # 1, 16 and 256 streams, LSTM 64
