@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from rnnonnx.runtime import StatefulSession
 from rnnonnx.triton import Sequences, write_repository
 
 from .._probe_model import PATH
-from ._server import require_triton, triton
 
+SERVER = Path(__file__).parents[2] / "benchmarks" / "_triton_server.py"
 http = pytest.importorskip("tritonclient.http")
 grpc = pytest.importorskip("tritonclient.grpc")
 Failed = pytest.importorskip("tritonclient.utils").InferenceServerException
@@ -21,7 +23,11 @@ Failed = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    require_triton()
+    spec = importlib.util.spec_from_file_location("_triton_server", SERVER)
+    server = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(server)
+    if server.find_triton() is None:
+        pytest.skip(f"no Triton server in {server.ENVIRONMENT}: make test-engines installs one")
     folder = tmp_path_factory.mktemp("triton")
     write_repository(
         PATH,
@@ -29,7 +35,7 @@ def served(tmp_path_factory):
         backend="python",
         sequences=Sequences(capacity=8, idle_timeout=2.0),
     )
-    with triton(folder / "repository", folder) as addresses:
+    with server.triton(folder / "repository", folder) as addresses:
         yield addresses
 
 

@@ -1,4 +1,7 @@
-"""A real Triton server, from the wheel of nvidia-pytriton, in an environment of its own."""
+"""A real Triton server, from the wheel of nvidia-pytriton, in an environment of its own.
+
+`make test-engines` makes the environment; RNNONNX_TRITON_ENV names another one.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,33 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = Path(os.environ.get("RNNONNX_TRITON_ENV", ROOT / ".venv-triton"))
 
 
-def require_triton() -> Path:
-    """The folder of the server in its environment; the test is skipped where it is not there."""
-    for found in sorted(ENVIRONMENT.glob("lib/python3.*/site-packages/pytriton/tritonserver")):
-        return found
-    pytest.skip(f"no Triton server in {ENVIRONMENT}: make test-engines installs one")
+def find_triton() -> Path | None:
+    """The folder of the server in its environment; None where it is not installed."""
+    found = sorted(ENVIRONMENT.glob("lib/python3.*/site-packages/pytriton/tritonserver"))
+    return found[0] if found else None
 
 
 @contextlib.contextmanager
-def triton(repository: Path, folder: Path):
+def triton(repository: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """Start the server on a repository; the addresses of its HTTP and gRPC endpoints.
 
     Args:
         repository: Its models.
         folder: Where it may keep its log and its backends.
+
+    Raises:
+        RuntimeError: It is not installed, or does not start.
     """
-    server = require_triton()
+    server = find_triton()
+    if server is None:
+        raise RuntimeError(f"no Triton server in {ENVIRONMENT}: make test-engines installs one")
     backend = folder / "backends" / "python"
     shutil.copytree(server / "backends" / "python", backend)
     version = next(part for part in server.parts if part.startswith("python3."))[len("python") :]
@@ -72,7 +78,8 @@ def triton(repository: Path, folder: Path):
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text(errors="replace")
+        if process.poll() is not None:
+            break
         with (
             contextlib.suppress(OSError),
             urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready") as answer,
@@ -80,7 +87,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
             if answer.status == 200:
                 return
         time.sleep(0.1)
-    pytest.fail(f"Triton is not ready:\n{log.read_text(errors='replace')}")
+    raise RuntimeError(f"Triton is not ready:\n{log.read_text(errors='replace')}")
 
 
 def _free_ports(count: int) -> list[int]:
