@@ -17,6 +17,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .score import score
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -92,6 +93,15 @@ app.command(
         " --scale 1/32768 --chunk 160 > scores.f32",
     )
 )(run)
+app.command(
+    epilog=_examples(
+        "rnnonnx score model.onnx sequences.parquet -o scores.parquet",
+        "rnnonnx score model.onnx sequences.parquet -o scores.parquet --key id --column frames=x"
+        " --cast --on-error skip --states",
+        "rnnonnx score model.onnx sequences.npz -o scores.npz --mask mask",
+        "rnnonnx score model.onnx parts/ -o scores.parquet --engine ray --workers 8",
+    )
+)(score)
 app.command(
     epilog=_examples(
         "rnnonnx verify model.keras model.onnx",

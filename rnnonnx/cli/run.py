@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from ._streams import Array, Chunk
 
 _STREAM = "A stream of raw frames"
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
 
 
 @guarded
@@ -148,7 +141,7 @@ def run(
     from ._sinks import open_sink
     from ._streams import read_chunks, split_chunks
 
-    session = StatefulSession(model, providers=_providers(provider or []))
+    session = StatefulSession(model, providers=_parse.providers(provider or []))
     if provider == ["auto"]:
         note(_choice(session))
     inputs = session.manifest.inputs
@@ -204,13 +197,6 @@ def _check_stream(source: str, frames: Mapping[str, Any], *, stream: bool) -> No
     given = [f"--{name.replace('_', '-')}" for name, value in frames.items() if value is not None]
     if given and not stream:
         raise InputError(f"{', '.join(given)}: these say how raw frames come", expected="--stream")
-
-
-def _providers(names: Sequence[str]) -> Any:
-    """The values of `--provider` as `StatefulSession` takes them."""
-    if list(names) == ["auto"]:
-        return "auto"
-    return [_PROVIDERS.get(name.lower(), name) for name in names] or None
 
 
 def _choice(session: Any) -> str:
