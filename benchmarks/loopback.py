@@ -3,9 +3,9 @@
 Usage:
     python benchmarks/loopback.py python benchmarks/score.py
 
-Ray announces the machine's own address to its parts, and listens there, whatever it is told. So what
-starts it for a test or a measurement does so in a network namespace of its own. In a process
-namespace of its own, too: when the command ends or is killed, so is everything that it left running.
+Ray announces the machine's own address to its parts, and listens there, whatever it is told. So
+what starts it for a test or a measurement does so in a network namespace of its own. In a process
+namespace of its own, too: when the command ends or is killed, so is all that it left running.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import struct
 import sys
 
 INSIDE = "--inside"
-UNSHARE = "unshare --map-root-user --net --pid --fork --kill-child --mount-proc --".split()
+UNSHARE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"]
+UNSHARE += ["--mount-proc", "--"]
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
@@ -34,12 +35,12 @@ def main() -> None:
     command = sys.argv[1:]
     if command[:1] == [INSIDE]:
         raise_loopback()
-        os.execvp(command[1], command[1:])
+        os.execvp(command[1], command[1:])  # noqa: S606
     if not command:
         sys.exit(__doc__)
     if shutil.which(UNSHARE[0]) is None:
         sys.exit("error: there is no `unshare` (util-linux)")
-    os.execvp(UNSHARE[0], [*UNSHARE, sys.executable, __file__, INSIDE, *command])
+    os.execvp(UNSHARE[0], [*UNSHARE, sys.executable, __file__, INSIDE, *command])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -179,8 +179,7 @@ def _load(path: Path) -> Array | dict[str, Array]:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 return {name: loaded[name] for name in loaded.files}
-            array = loaded
-            return array
+            return np.asarray(loaded)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError, SyntaxError) as error:
