@@ -54,6 +54,8 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/footprint.py --write
 	$(BIN)/python benchmarks/precision.py --write
 	$(BIN)/python benchmarks/sigkill.py
+	$(BIN)/python benchmarks/store.py --write
+	$(BIN)/python benchmarks/store_kill.py
 
 docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/node_counts.py --write
