@@ -117,16 +117,14 @@ def main() -> None:
         [name, f"{t.seconds * 1e6:,.0f}", f"{t.ratio:.1f} ({t.low:.1f} to {t.high:.1f})"]
         for name, t in timings.items()
     ]
-    text = "\n\n".join(
-        [
-            f"`{COMMAND}`: an LSTM of {arguments.units} units, {FEATURES} features, one time step "
-            f"a request, {STREAMS} streams one after the other from one thread;\n"
-            f"{state:,} bytes of state, {arguments.rounds} rounds by turns. SQLite on this "
-            f"machine's disk, Redis on loopback.",
-            machine(["onnxruntime", "numpy", "redis"]),
-            markdown(["Way", "µs a step", "times the bare pool: median (tenth to tenth)"], rows),
-        ]
+    about = (
+        f"`{COMMAND}`: an LSTM of {arguments.units} units, {FEATURES} features, one time step a\n"
+        f"request, {STREAMS} streams one after the other from one thread; {state:,} bytes a "
+        f"stream,\n{arguments.rounds} rounds by turns. SQLite on this machine's disk, Redis on "
+        f"loopback."
     )
+    table = markdown(["Way", "µs a step", "Times the bare pool: median (tenth to tenth)"], rows)
+    text = "\n\n".join([about, machine(["onnxruntime", "numpy", "redis"]), table])
     print(text)
     if arguments.write:
         write_section("store", text)
