@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnonnx.errors import InputError
 
-from ._pyarrow import pyarrow
+from ._pyarrow import pyarrow, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +154,8 @@ class Column(Sequence["Array | Problem"]):
                     )
                 self._shape = tuple(shape)
         if pa.types.is_struct(column.type):
-            fields = [field.name for field in column.type]
+            with reading(f"the column {name!r}"):
+                fields = [field.name for field in column.type]
             if sorted(fields) != ["data", "shape"]:
                 raise InputError(
                     f"the column {name!r} holds no numbers",
