@@ -18,13 +18,14 @@ BASE := $(VENV)/.installed-base
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 PEERS := $(VENV)/.installed-peers
+ENGINES := $(VENV)-engines/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck hooks bench docs clean
+.PHONY: help demo test test-engines lint format typecheck hooks bench docs clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 		| while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
 
 demo: $(DEMO) ## Train, export, stream and compare a small model; the picture goes to demo/
@@ -32,6 +33,9 @@ demo: $(DEMO) ## Train, export, stream and compare a small model; the picture go
 
 test: lint ## Lint, type-check and run every test
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-engines: $(ENGINES) ## Test what runs on Ray, in an environment of its own
+	timeout 900 $(VENV)-engines/bin/python -m pytest tests/scale $(ARGS)
 
 lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff check
@@ -54,13 +58,15 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/footprint.py --write
 	$(BIN)/python benchmarks/precision.py --write
 	$(BIN)/python benchmarks/sigkill.py
+	$(BIN)/python benchmarks/store.py --write
+	$(BIN)/python benchmarks/store_kill.py
 
 docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/node_counts.py --write
 	$(BIN)/python benchmarks/coverage.py --write
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-engines build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find rnnonnx exporters runtime tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # NOTE: the pip that comes with Python 3.11 knows no dependency groups (PEP 735, pip 25.1).
@@ -94,4 +100,12 @@ $(DEV): $(BASE) pyproject.toml tests/requirements-nodeps.txt
 $(PEERS): $(DEV)
 	@echo "installing what the measurements compare with into $(VENV)"
 	$(PIP) install --quiet --group peers
+	@touch $@
+
+# NOTE: Ray pins versions that the rest must not be held to.
+$(ENGINES): pyproject.toml
+	@echo "installing Ray and what its tests need into $(VENV)-engines: a minute or two the first time"
+	$(PYTHON) -m venv --clear $(VENV)-engines
+	$(VENV)-engines/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-engines/bin/python -m pip install --quiet --editable ".[cpu,ray,redis]" --group engines
 	@touch $@

@@ -9,15 +9,19 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from .errors import ModelFileError, RnnonnxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TEMPORARY = re.compile(r"\.rnnonnx-[0-9a-f]{12}")
 
 
 def replace_file(
     path: str | os.PathLike[str],
-    content: bytes,
+    content: bytes | Callable[[IO[bytes]], object],
     *,
     what: str = "",
     error: type[RnnonnxError] = ModelFileError,
@@ -32,7 +36,7 @@ def replace_file(
 
     Args:
         path: The file.
-        content: All of it.
+        content: All of it, or what writes it to the open file.
         what: What the file is, in the message: `the state file`.
         error: The class of the error.
 
@@ -83,7 +87,7 @@ def _mode(target: Path) -> int | None:
         return None
 
 
-def _write(target: Path, content: bytes, mode: int | None) -> None:
+def _write(target: Path, content: bytes | Callable[[IO[bytes]], object], mode: int | None) -> None:
     # NOTE: short, since a file's own name may be as long as a name can be; and opened by
     # `os.open`, since `tempfile` makes files that only their owner reads.
     temporary = target.with_name(f".rnnonnx-{os.urandom(6).hex()}")
@@ -93,7 +97,10 @@ def _write(target: Path, content: bytes, mode: int | None) -> None:
             # the lock goes when the process goes, however it goes: what is not locked is stale
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))

@@ -112,6 +112,22 @@ class StateFileError(StateError):
     """A state file or snapshot is missing, damaged, or belongs to another model."""
 
 
+class StoreError(RnnonnxError):
+    """A store of states cannot be reached, or what it holds cannot be read."""
+
+
+class StepConflictError(StoreError):
+    """A request for another step than the stream's next one; or the stream is not there.
+
+    Attributes:
+        step: The stream's next step; None where the store does not have the stream.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, **parts: object) -> None:
+        super().__init__(message, **parts)  # type: ignore[arg-type]  # as the base takes them
+        self.step = step
+
+
 class ProviderError(RnnonnxError):
     """An execution provider that was asked for by name is not available."""
 

@@ -17,6 +17,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .score import score
 from .serve import key, serve
 from .triton import triton
 from .verify import verify
@@ -94,6 +95,15 @@ app.command(
         " --scale 1/32768 --chunk 160 > scores.f32",
     )
 )(run)
+app.command(
+    epilog=_examples(
+        "rnnonnx score model.onnx sequences.parquet -o scores.parquet",
+        "rnnonnx score model.onnx sequences.parquet -o scores.parquet --key id --column frames=x"
+        " --cast --on-error skip --states",
+        "rnnonnx score model.onnx sequences.npz -o scores.npz --mask mask",
+        "rnnonnx score model.onnx parts/ -o scores.parquet --engine ray --workers 8",
+    )
+)(score)
 app.command(
     epilog=_examples(
         "rnnonnx verify model.keras model.onnx",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 Word: TypeAlias = Literal["all", "stateful", "none"]
 _WORDS: Final[tuple[Word, ...]] = ("all", "stateful", "none")
+_PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
 _PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -118,3 +127,29 @@ def custom_objects(items: Iterable[str]) -> dict[str, Any] | None:
                 f"--custom-objects: {item} cannot be imported", received=str(error)
             ) from error
     return found or None
+
+
+def providers(names: Iterable[str]) -> Any:
+    """The values of `--provider` as `Model.load` takes them."""
+    given = list(names)
+    if given == ["auto"]:
+        return "auto"
+    return [_PROVIDERS.get(name.lower(), name) for name in given] or None
+
+
+def values(items: Iterable[str], option: str) -> dict[str, Any]:
+    """`["a=1", "b=[2, 3]"]` as values by name.
+
+    Raises:
+        InputError: A value is no number or list of numbers.
+    """
+    found: dict[str, Any] = {}
+    for name, text in pairs(items, option).items():
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{option}: the value of {name!r} is no number or list of numbers",
+                received=text if len(text) < 200 else f"{text[:200]}...",
+            ) from error
+    return found
