@@ -19,6 +19,7 @@ DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 PEERS := $(VENV)/.installed-peers
 ENGINES := $(VENV)-engines/.installed
+TRITON := $(VENV)-triton/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -34,8 +35,9 @@ demo: $(DEMO) ## Train, export, stream and compare a small model; the picture go
 test: lint ## Lint, type-check and run every test
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-test-engines: $(ENGINES) ## Test what runs on Ray, in an environment of its own
+test-engines: $(DEV) $(ENGINES) $(TRITON) ## Test what runs on Ray and in Triton, each in an environment of its own
 	timeout 900 $(VENV)-engines/bin/python -m pytest tests/scale $(ARGS)
+	RNNONNX_TRITON_ENV=$(VENV)-triton timeout 300 $(BIN)/pytest tests/triton $(ARGS)
 
 lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff check
@@ -58,6 +60,7 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 	$(BIN)/python benchmarks/footprint.py --write
 	$(BIN)/python benchmarks/precision.py --write
 	$(BIN)/python benchmarks/sigkill.py
+	$(BIN)/python benchmarks/serve.py --write
 	$(BIN)/python benchmarks/store.py --write
 	$(BIN)/python benchmarks/store_kill.py
 
@@ -66,7 +69,7 @@ docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/coverage.py --write
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) $(VENV)-engines build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-engines $(VENV)-triton build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find rnnonnx exporters runtime tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # NOTE: the pip that comes with Python 3.11 knows no dependency groups (PEP 735, pip 25.1).
@@ -108,4 +111,12 @@ $(ENGINES): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-engines
 	$(VENV)-engines/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-engines/bin/python -m pip install --quiet --editable ".[cpu,ray,redis]" --group engines
+	@touch $@
+
+# NOTE: the wheel of nvidia-pytriton holds a server, for Linux on x86_64 alone.
+$(TRITON): pyproject.toml
+	@echo "installing a Triton server into $(VENV)-triton"
+	$(PYTHON) -m venv --clear $(VENV)-triton
+	$(VENV)-triton/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-triton/bin/python -m pip install --quiet --editable ".[cpu]" --group triton
 	@touch $@

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = Path(os.environ.get("RNNONNX_TRITON_ENV", ROOT / ".venv-triton"))
+ENVIRONMENT = Path(os.environ.get("RNNONNX_TRITON_ENV", ROOT / ".venv-triton")).absolute()
 
 
 def find_triton() -> Path | None:

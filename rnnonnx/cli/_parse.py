@@ -24,14 +24,6 @@ _PROVIDERS: Final = {
     "openvino": "OpenVINOExecutionProvider",
 }
 
-_PROVIDERS: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-
 
 def pairs(items: Iterable[str], option: str) -> dict[str, str]:
     """`["a=b", "c=d"]` as a dict.
@@ -127,14 +119,6 @@ def custom_objects(items: Iterable[str]) -> dict[str, Any] | None:
                 f"--custom-objects: {item} cannot be imported", received=str(error)
             ) from error
     return found or None
-
-
-def providers(names: Iterable[str]) -> Any:
-    """The values of `--provider` as `Model.load` takes them."""
-    given = list(names)
-    if given == ["auto"]:
-        return "auto"
-    return [_PROVIDERS.get(name.lower(), name) for name in given] or None
 
 
 def values(items: Iterable[str], option: str) -> dict[str, Any]:
