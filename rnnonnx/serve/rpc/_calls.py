@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._keys import Caller
     from .._metrics import Metrics
     from .._service import Service
+    from ._running import Running
 
     Unary = Callable[[Caller, bytes], Awaitable[Any]]
     Streaming = Callable[[Caller, str | None, Any], Awaitable[None]]
@@ -36,11 +37,13 @@ class Calls:
     Args:
         service: Who knows the keys.
         metrics: Where measurements go.
+        running: The calls that run.
     """
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
+    def __init__(self, service: Service, metrics: Metrics, running: Running) -> None:
         self._service = service
         self._metrics = metrics
+        self._running = running
 
     def unary(
         self,
@@ -63,7 +66,8 @@ class Calls:
             with _Call(self._metrics, name) as ended:
                 try:
                     caller = ANYBODY if public else self._caller(ended, context)
-                    response = (await method(caller, data)).SerializeToString()
+                    with self._running.one(refuse=not public):
+                        response = (await method(caller, data)).SerializeToString()
                 except RnnonnxError as error:
                     return await ended.refused(context, error, codes)
                 ended.code = StatusCode.OK
@@ -84,7 +88,8 @@ class Calls:
             with _Call(self._metrics, name) as ended:
                 try:
                     caller = self._caller(ended, context)
-                    await method(caller, authorization(context), context)
+                    with self._running.one():
+                        await method(caller, authorization(context), context)
                 except RnnonnxError as error:
                     await ended.refused(context, error)
                 ended.code = StatusCode.OK

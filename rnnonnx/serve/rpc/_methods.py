@@ -33,11 +33,10 @@ from ._status import REPOSITORY_CODES
 from ._stream import InferStream
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .._keys import Caller
     from .._metrics import Metrics
     from .._service import Service
+    from ._running import Running
 
 NOT_SERVED: Final = {
     "SystemSharedMemoryStatus": "shared memory",
@@ -58,13 +57,13 @@ class Methods:
     Args:
         service: The server.
         metrics: Where measurements go.
-        stopping: Set when the server goes down.
+        running: The calls that run.
     """
 
-    def __init__(self, service: Service, metrics: Metrics, stopping: asyncio.Event) -> None:
+    def __init__(self, service: Service, metrics: Metrics, running: Running) -> None:
         self._service = service
-        self._stopping = stopping
-        self._calls = Calls(service, metrics)
+        self._running = running
+        self._calls = Calls(service, metrics, running)
         self._streams = Places(service.settings.limits.waiting)
 
     def handler(self) -> Any:
@@ -94,7 +93,9 @@ class Methods:
         return ServerLiveResponse(live=True)
 
     async def _ready(self, _caller: Caller, _data: bytes) -> Any:
-        return ServerReadyResponse(ready=self._service.ready)
+        return ServerReadyResponse(
+            ready=self._service.ready and not self._running.stopping.is_set()
+        )
 
     async def _server(self, _caller: Caller, _data: bytes) -> Any:
         return documents.server()
@@ -151,4 +152,4 @@ class Methods:
                     expected=f"at most {self._streams.limit}",
                     retry_after=RETRY_SECONDS,
                 )
-            await InferStream(self._service, caller, authorization, context, self._stopping).run()
+            await InferStream(self._service, caller, authorization, context, self._running).run()

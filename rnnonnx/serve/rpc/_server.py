@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -10,6 +11,7 @@ import grpc.aio
 
 from ...errors import InputError
 from ._methods import Methods
+from ._running import Running
 
 if TYPE_CHECKING:
     from .._metrics import Metrics
@@ -21,6 +23,12 @@ COMPRESSIONS: Final = {
     "deflate": grpc.Compression.Deflate,
     "gzip": grpc.Compression.Gzip,
 }
+
+
+_TELLING: Final = 0.1
+"""Seconds in which calls are still told that the server goes down, when no other runs."""
+_LAST: Final = 1.0
+"""Seconds that grpc has to send the last of it."""
 
 
 class RpcServer:
@@ -36,13 +44,13 @@ class RpcServer:
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._settings = service.settings
-        self._stopping = asyncio.Event()
+        self._running = Running(service.settings.limits.drain)
         self._stopped: asyncio.Task[None] | None = None
         self._server: Any = grpc.aio.server(
             options=_options(service.settings),
             compression=COMPRESSIONS[service.settings.grpc_compression],
         )
-        methods = Methods(service, metrics, self._stopping)
+        methods = Methods(service, metrics, self._running)
         self._server.add_generic_rpc_handlers((methods.handler(),))
         self.port = 0
 
@@ -71,9 +79,16 @@ class RpcServer:
     def begin_stop(self) -> asyncio.Task[None]:
         """Take no new calls. Those that run have the time of `limits.drain` to end."""
         if self._stopped is None:
-            self._stopping.set()
-            self._stopped = asyncio.ensure_future(self._server.stop(self._settings.limits.drain))
+            self._running.stopping.set()
+            self._stopped = asyncio.ensure_future(self._drain())
         return self._stopped
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.limits.drain):
+                await self._running.none()
+                await asyncio.sleep(_TELLING)
+        await self._server.stop(_LAST)
 
     async def stop(self, *, patient: bool = True) -> None:
         """The same, and wait until all calls have ended; without patience they are cut off."""

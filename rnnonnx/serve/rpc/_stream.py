@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpc.aio import EOF
 
 from ...errors import RnnonnxError
-from .._errors import Kind, RefusedError, refusal
+from .._errors import RefusedError, refusal
 from ._codec import read_request, write_response
 from ._messages import ModelInferRequest, ModelStreamInferResponse, parse
 from ._status import text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .._keys import Caller
     from .._service import Service
     from ._codec import Parsed
+    from ._running import Running
 
 MOST_AT_ONCE: Final = 512
 """Requests of one call that run or whose responses wait to be sent. More are not read."""
@@ -40,7 +41,7 @@ class InferStream:
         caller: Who calls.
         authorization: What says so: each request after the first counts against the rate.
         context: grpc's.
-        stopping: Set when the server goes down.
+        running: The calls that run.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class InferStream:
         caller: Caller,
         authorization: str | None,
         context: Any,
-        stopping: asyncio.Event,
+        running: Running,
     ) -> None:
         self._service = service
         self._caller: Caller | None = caller
         self._authorization = authorization
         self._context = context
-        self._stopping = stopping
+        self._running = running
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._writing = asyncio.Lock()
         self._last: dict[Hashable, asyncio.Task[None]] = {}
@@ -70,18 +71,14 @@ class InferStream:
             while (data := await self._read()) is not None:
                 await self._room.acquire()
                 self._begin(tasks, data)
-        if self._stopping.is_set():
-            raise RefusedError(
-                Kind.UNAVAILABLE,
-                "the server goes down; requests without a response have changed no state",
-                retry_after=self._service.settings.limits.drain,
-            )
+        if self._running.stopping.is_set():
+            raise self._running.going_down()
 
     async def _read(self) -> bytes | None:
-        if self._stopping.is_set():
+        if self._running.stopping.is_set():
             return None
         reading = asyncio.ensure_future(self._context.read())
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.ensure_future(self._running.stopping.wait())
         try:
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
