@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._running import Running
 
     Unary = Callable[[Caller, bytes], Awaitable[Any]]
-    Streaming = Callable[[Caller, str | None, Any], Awaitable[None]]
+    Streaming = Callable[[Caller, Any], Awaitable[None]]
 
 ACCESS: Final = logging.getLogger("rnnonnx.serve.access")
 LOGGER: Final = logging.getLogger("rnnonnx.serve")
@@ -66,6 +66,8 @@ class Calls:
             with _Call(self._metrics, name) as ended:
                 try:
                     caller = ANYBODY if public else self._caller(ended, context)
+                    if not public:
+                        self._service.admit(caller)
                     with self._running.one(refuse=not public):
                         response = (await method(caller, data)).SerializeToString()
                 except RnnonnxError as error:
@@ -80,8 +82,8 @@ class Calls:
 
         Args:
             name: The method's.
-            method: Serves the call of a caller, given the metadata `authorization` and grpc's
-                context.
+            method: Serves the call of a caller, given grpc's context. It counts the requests
+                against the rate.
         """
 
         async def call(_requests: object, context: Any) -> None:
@@ -89,7 +91,7 @@ class Calls:
                 try:
                     caller = self._caller(ended, context)
                     with self._running.one():
-                        await method(caller, authorization(context), context)
+                        await method(caller, context)
                 except RnnonnxError as error:
                     await ended.refused(context, error)
                 ended.code = StatusCode.OK
@@ -116,13 +118,12 @@ class Calls:
         return unary_unary_rpc_method_handler(call)
 
     def _caller(self, ended: _Call, context: Any) -> Caller:
-        caller = self._service.authenticate(authorization(context))
+        caller = self._service.authenticate(_authorization(context))
         ended.key = caller.name
         return caller
 
 
-def authorization(context: Any) -> str | None:
-    """The metadata `authorization` of a call."""
+def _authorization(context: Any) -> str | None:
     for key, value in context.invocation_metadata():
         if key == "authorization" and isinstance(value, str):
             return value

@@ -143,7 +143,7 @@ class Methods:
         parsed = read_request(parse(ModelInferRequest, data))
         return write_response(parsed, await self._service.infer(caller, parsed.request))
 
-    async def _stream_infer(self, caller: Caller, authorization: str | None, context: Any) -> None:
+    async def _stream_infer(self, caller: Caller, context: Any) -> None:
         with self._streams.one() as free:
             if not free:
                 raise RefusedError(
@@ -152,4 +152,4 @@ class Methods:
                     expected=f"at most {self._streams.limit}",
                     retry_after=RETRY_SECONDS,
                 )
-            await InferStream(self._service, caller, authorization, context, self._running).run()
+            await InferStream(self._service, caller, context, self._running).run()

@@ -39,7 +39,6 @@ class InferStream:
     Args:
         service: The server.
         caller: Who calls.
-        authorization: What says so: each request after the first counts against the rate.
         context: grpc's.
         running: The calls that run.
     """
@@ -48,13 +47,11 @@ class InferStream:
         self,
         service: Service,
         caller: Caller,
-        authorization: str | None,
         context: Any,
         running: Running,
     ) -> None:
         self._service = service
-        self._caller: Caller | None = caller
-        self._authorization = authorization
+        self._caller = caller
         self._context = context
         self._running = running
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
@@ -118,7 +115,8 @@ class InferStream:
         try:
             if isinstance(parsed, RefusedError):
                 raise parsed
-            done = await self._service.infer(self._authenticated(), parsed.request)
+            self._service.admit(self._caller)
+            done = await self._service.infer(self._caller, parsed.request)
             response.infer_response.CopyFrom(write_response(parsed, done))
         except RnnonnxError as error:
             response.error_message = text(refusal(error))
@@ -129,11 +127,6 @@ class InferStream:
         async with self._writing:
             await self._context.write(response.SerializeToString())
         self._room.release()
-
-    def _authenticated(self) -> Caller:
-        """Who sends a request; the first was counted when the call began."""
-        caller, self._caller = self._caller, None
-        return caller or self._service.authenticate(self._authorization)
 
 
 def _key(message: Any) -> Hashable:
