@@ -19,8 +19,7 @@ from ._messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rnnonnx.manifest import Manifest, Tensor
-
+    from ...manifest import Manifest, Tensor
     from .._service import IndexEntry, ModelMetadata
     from .._settings import Pooling
     from .._stats import Duration, ModelStats
