@@ -23,7 +23,7 @@ TRITON := $(VENV)-triton/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint format typecheck hooks bench docs clean
+.PHONY: help demo test test-engines lint format typecheck hooks bench docs proto clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -67,6 +67,10 @@ bench: $(PEERS) ## Run the side-by-side measurements; the results go to docs/
 docs: $(DEV) ## Write the generated pages of docs/ again
 	$(BIN)/python benchmarks/node_counts.py --write
 	$(BIN)/python benchmarks/coverage.py --write
+
+proto: $(DEV) ## Compile the messages of the gRPC server again
+	$(BIN)/python -m grpc_tools.protoc -I rnnonnx/serve/rpc \
+		--descriptor_set_out=rnnonnx/serve/rpc/inference.pb inference.proto
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) $(VENV)-engines $(VENV)-triton build dist demo rnnonnx.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 _STREAMS: Final = "Streams"
 _SECURITY: Final = "Security"
-_NEEDS: Final = ("starlette", "uvicorn", "msgspec", "limits", "prometheus_client")
+_NEEDS: Final = (
+    "starlette",
+    "uvicorn",
+    "msgspec",
+    "limits",
+    "prometheus_client",
+    "grpc",
+    "google.protobuf",
+)
 
 
 @guarded
@@ -53,6 +61,14 @@ def serve(
     http_port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port for HTTP; 0 is any that is free.")
     ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port for gRPC; 0 is any that is free.")
+    ] = 8001,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Serve HTTP alone.")] = False,
+    grpc_compression: Annotated[
+        Literal["deflate", "gzip"] | None,
+        typer.Option(help="Pack responses over gRPC for clients that take it."),
+    ] = None,
     provider: Annotated[
         list[str] | None,
         typer.Option(
@@ -210,6 +226,8 @@ def serve(
         providers=_parse.providers(provider or []),
         host=host,
         http_port=http_port,
+        grpc_port=None if no_grpc else grpc_port,
+        grpc_compression=grpc_compression,
         keys=keys,
         open_to_all=no_keys,
         allowed_hosts=tuple(allowed_host or ()),
@@ -267,11 +285,11 @@ def _announce(addresses: Addresses, settings: Settings, *, as_json: bool) -> Non
     stream = output()
     names = [model.name for model in settings.models]
     if as_json:
-        stream.write(json.dumps({"http": addresses.http, "models": names}) + "\n")
+        document = {"http": addresses.http, "grpc": addresses.grpc, "models": names}
+        stream.write(json.dumps(document) + "\n")
     else:
-        stream.write(
-            f"listening on {addresses.http}, serving {', '.join(names) or 'no model yet'}\n"
-        )
+        where = addresses.http + (f" and grpc://{addresses.grpc}" if addresses.grpc else "")
+        stream.write(f"listening on {where}, serving {', '.join(names) or 'no model yet'}\n")
     stream.flush()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from ..errors import InputError
+from ._metrics import Metrics
 from ._service import Service
 from .http import create_app
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Lifespan
 
     from ._settings import Settings
+    from .rpc import RpcServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,11 @@ class Addresses:
 
     Attributes:
         http: The address for HTTP: `http://127.0.0.1:8000`.
+        grpc: The address for gRPC: `127.0.0.1:8001`; None where there is none.
     """
 
     http: str
+    grpc: str | None
 
 
 def run_server(settings: Settings, announce: Callable[[Addresses], object]) -> None:
@@ -71,14 +75,35 @@ async def _nothing(*_arguments: object) -> None:
 async def _serve(settings: Settings, announce: Callable[[Addresses], object]) -> None:
     with closing(_bind(settings.host, settings.http_port)) as listening:
         service = Service(settings)
-        app = create_app(service, lifespan=_lifespan(service))
-        server = _Uvicorn(_config(app, settings), lambda: announce(_addresses(settings, listening)))
+        metrics = Metrics(service)
+        rpc = _rpc(service, metrics)
+        app = create_app(service, metrics=metrics, lifespan=_lifespan(service, rpc))
+        server = _Uvicorn(
+            _config(app, settings), rpc, lambda: announce(_addresses(settings, listening, rpc))
+        )
         try:
             if await _started(service, server):
+                if rpc is not None:
+                    await rpc.start()
                 await server.serve(sockets=[listening])
         finally:
             # a second time where all went well; the sequences are kept also where it did not
-            await _to_its_end(service.stop())
+            await _to_its_end(_stop(service, rpc, patient=not server.force_exit))
+
+
+def _rpc(service: Service, metrics: Metrics) -> RpcServer | None:
+    if service.settings.grpc_port is None:
+        return None
+    from .rpc import RpcServer
+
+    return RpcServer(service, metrics)
+
+
+async def _stop(service: Service, rpc: RpcServer | None, *, patient: bool = True) -> None:
+    """End the calls that run, then the service. HTTP's requests have ended."""
+    if rpc is not None:
+        await rpc.stop(patient=patient)
+    await service.stop()
 
 
 async def _started(service: Service, server: uvicorn.Server) -> bool:
@@ -118,7 +143,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-def _lifespan(service: Service) -> Lifespan[Starlette]:
+def _lifespan(service: Service, rpc: RpcServer | None) -> Lifespan[Starlette]:
     """What ends the service: uvicorn waits for it, after the last request and before it ends."""
 
     @asynccontextmanager
@@ -126,16 +151,19 @@ def _lifespan(service: Service) -> Lifespan[Starlette]:
         try:
             yield
         finally:
-            await service.stop()
+            await _stop(service, rpc)
 
     return lifespan
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, which says when it listens."""
+    """Uvicorn, which says when it listens, and ends together with gRPC."""
 
-    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, rpc: RpcServer | None, listens: Callable[[], object]
+    ) -> None:
         super().__init__(config)
+        self._rpc = rpc
         self._listens = listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -143,6 +171,12 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._listens()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See the base class."""
+        if self._rpc is not None:
+            self._rpc.begin_stop()
+        await super().shutdown(sockets)
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
@@ -200,7 +234,8 @@ def _bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _addresses(settings: Settings, listening: socket.socket) -> Addresses:
+def _addresses(settings: Settings, listening: socket.socket, rpc: RpcServer | None) -> Addresses:
     scheme = "http" if settings.tls is None else "https"
     host, port = listening.getsockname()[:2]
-    return Addresses(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    name = f"[{host}]" if ":" in host else host
+    return Addresses(f"{scheme}://{name}:{port}", None if rpc is None else f"{name}:{rpc.port}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from ..errors import InputError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 """Names of models: what is one segment of an address and the name of a file everywhere."""
+Compression: TypeAlias = Literal["deflate", "gzip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ class Settings:
         providers: As in `Model.load`.
         host: The address to listen on.
         http_port: The port for HTTP; 0 is any that is free.
+        grpc_port: The port for gRPC; 0 is any that is free, None is no gRPC.
+        grpc_compression: How responses over gRPC are packed for clients that take it; None is
+            not at all. Requests may be packed always.
         keys: The file of API keys; None asks for none.
         open_to_all: Whether other machines may come without a key.
         allowed_hosts: Values of the header Host that are taken; empty is those of this machine
@@ -126,6 +130,8 @@ class Settings:
     providers: Providers = None
     host: str = "127.0.0.1"
     http_port: int = 8000
+    grpc_port: int | None = None
+    grpc_compression: Compression | None = None
     keys: Path | None = None
     open_to_all: bool = False
     allowed_hosts: tuple[str, ...] = ()

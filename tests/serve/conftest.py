@@ -134,10 +134,12 @@ class Running:
 
     Attributes:
         url: `127.0.0.1:port`.
+        grpc: The same for gRPC.
         process: The process.
     """
 
     url: str
+    grpc: str
     process: subprocess.Popen
 
     @property
@@ -148,7 +150,8 @@ class Running:
 @contextmanager
 def serving(*arguments, env=None, stderr=None):
     """`rnnonnx serve` with these arguments, from when it listens; ended by SIGTERM."""
-    command = [sys.executable, "-m", "rnnonnx.cli", "serve", "--http-port", "0", "--json"]
+    ports = ["--http-port", "0", "--grpc-port", "0"]
+    command = [sys.executable, "-m", "rnnonnx.cli", "serve", *ports, "--json"]
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -157,8 +160,8 @@ def serving(*arguments, env=None, stderr=None):
         env=os.environ | (env or {}),
     )
     try:
-        line = _first_line(process)
-        yield Running(json.loads(line)["http"].rpartition("//")[2], process)
+        addresses = json.loads(_first_line(process))
+        yield Running(addresses["http"].rpartition("//")[2], addresses["grpc"], process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -85,7 +85,8 @@ def test_sigterm_while_it_starts(models, kit, tmp_path):
 
 def failed(*arguments):
     """The exit status and the error of a server that does not start."""
-    command = [sys.executable, "-m", "rnnonnx.cli", "serve", "--http-port", "0", "--json"]
+    ports = ["--http-port", "0", "--grpc-port", "0"]
+    command = [sys.executable, "-m", "rnnonnx.cli", "serve", *ports, "--json"]
     done = subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
     )

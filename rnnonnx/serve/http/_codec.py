@@ -13,15 +13,16 @@ import msgspec
 
 from .._errors import Kind, RefusedError
 from .._inference import InferRequest, InferResponse
-from .._sequences import Step
+from .._parameters import read_flag, read_step
 from .._tensors import datatype_of, from_json, from_raw, to_json, to_raw
 from ._documents import Inference, Inferred, Input, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .._parameters import Parameter
     from .._tensors import Array
-    from ._documents import Parameter, Parameters
+    from ._documents import Parameters
 
 HEADER: Final = "Inference-Header-Content-Length"
 _DECODER: Final = msgspec.json.Decoder(Inference)
@@ -74,16 +75,16 @@ def read_request(model: str, version: str, body: bytes, header: str | None) -> P
             )
         _no_shared_memory(f"output {output.name!r}", output.parameters)
         if "binary_data" in output.parameters:
-            binary[output.name] = _flag(output.parameters, "binary_data")
+            binary[output.name] = read_flag(output.parameters, "binary_data")
     request = InferRequest(
         model,
         inputs,
         tuple(names) or None,
-        _step(document.parameters),
+        read_step(document.parameters),
         version,
         document.id,
     )
-    return Parsed(request, binary, _flag(document.parameters, "binary_data_output"))
+    return Parsed(request, binary, read_flag(document.parameters, "binary_data_output"))
 
 
 def write_response(parsed: Parsed, response: InferResponse) -> tuple[bytes, int | None]:
@@ -169,31 +170,6 @@ def _taken(item: Input, size: Parameter, left: int, *, binary: bool) -> int:
             received=repr(size)[:40],
         )
     return size
-
-
-def _step(parameters: Parameters) -> Step | None:
-    sequence = parameters.get("sequence_id", 0)
-    start, end = _flag(parameters, "sequence_start"), _flag(parameters, "sequence_end")
-    if sequence in (0, "") and not isinstance(sequence, bool | float):
-        return None  # as Triton has it: no sequence
-    if isinstance(sequence, bool | float):
-        raise _invalid(
-            "the sequence id is none; no state has changed",
-            expected="a whole number or a text",
-            received=repr(sequence)[:40],
-        )
-    return Step(sequence, start, end)
-
-
-def _flag(parameters: Parameters, name: str) -> bool:
-    value = parameters.get(name, False)
-    if not isinstance(value, bool):
-        raise _invalid(
-            f"the parameter {name} is no truth value",
-            expected="true or false",
-            received=repr(value)[:40],
-        )
-    return value
 
 
 def _no_shared_memory(what: str, parameters: Parameters) -> None:

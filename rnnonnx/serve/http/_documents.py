@@ -6,7 +6,8 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-Parameter: TypeAlias = bool | int | float | str
+from .._parameters import Parameter
+
 Parameters: TypeAlias = dict[str, Parameter]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -12,7 +11,7 @@ from starlette.routing import Route
 
 from ... import __version__
 from .._errors import Kind, RefusedError
-from .._models import Carry, Streams
+from .._parameters import read_carry
 from .._service import EXTENSIONS, PLATFORM
 from ._body import accepted, pack, read_body
 from ._codec import HEADER, read_request, write_response
@@ -131,14 +130,14 @@ class Api:
         """Load a model, or replace it by what its file holds now."""
         wanted = await self._document(request, RepositoryRequest)
         name, _ = _named(request)
-        await self._service.load(request.state.caller, name, _carry(wanted))
+        await self._service.load(request.state.caller, name, read_carry(wanted.parameters))
         return Response()
 
     async def unload(self, request: Request) -> Response:
         """Unload a model."""
         wanted = await self._document(request, RepositoryRequest)
         name, _ = _named(request)
-        await self._service.unload(request.state.caller, name, _carry(wanted))
+        await self._service.unload(request.state.caller, name, read_carry(wanted.parameters))
         return Response()
 
     async def infer(self, request: Request) -> Response:
@@ -189,44 +188,6 @@ def _named(request: Request) -> tuple[str, str]:
     """The model and version of an address."""
     parameters = request.path_params
     return parameters.get("model", ""), parameters.get("version", "")
-
-
-def _carry(wanted: RepositoryRequest) -> Carry:
-    """What a request to load or unload says of the open sequences.
-
-    Raises:
-        RefusedError: It says something else as well, or something wrong.
-    """
-    parameters = dict(wanted.parameters)
-    parameters.pop("unload_dependents", None)  # there are none
-    streams = parameters.pop("streams", "keep")
-    names = parameters.pop("map_states", None)
-    if parameters:
-        raise RefusedError(
-            Kind.INVALID,
-            f"the parameters {sorted(parameters)[:5]} are not served: a model is loaded from the"
-            " file that the server was given, as it is",
-            expected="streams, map_states",
-        )
-    try:
-        kind = Streams(streams)
-        mapping = None if names is None else _mapping(str(names))
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(
-            Kind.INVALID,
-            f"the parameters are wrong: {error}",
-            expected='streams: "keep", "map" or "end"; map_states: a JSON object of names, as text',
-        ) from error
-    return Carry(Streams.MAP if mapping is not None else kind, mapping)
-
-
-def _mapping(text: str) -> dict[str, str | None]:
-    names = json.loads(text)
-    if not isinstance(names, dict):
-        raise ValueError("map_states is no JSON object")  # noqa: TRY004 (it is text)
-    if not all(value is None or isinstance(value, str) for value in names.values()):
-        raise ValueError("map_states maps names to names")
-    return names
 
 
 def _json(document: Any) -> Response:

@@ -1,0 +1,91 @@
+"""Parameters of requests, whatever protocol they came by: what they say of sequences and models."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, TypeAlias
+
+from ._errors import Kind, RefusedError
+from ._models import Carry, Streams
+from ._sequences import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Parameter: TypeAlias = bool | int | float | str
+"""What a parameter may be."""
+
+
+def read_step(parameters: Mapping[str, Parameter]) -> Step | None:
+    """What a request says of its sequence; None where it says nothing.
+
+    Raises:
+        RefusedError: It says something wrong.
+    """
+    sequence = parameters.get("sequence_id", 0)
+    start, end = read_flag(parameters, "sequence_start"), read_flag(parameters, "sequence_end")
+    if sequence in (0, "") and not isinstance(sequence, bool | float):
+        return None  # as Triton has it: no sequence
+    if isinstance(sequence, bool | float):
+        raise RefusedError(
+            Kind.INVALID,
+            "the sequence id is none; no state has changed",
+            expected="a whole number or a text",
+            received=repr(sequence)[:40],
+        )
+    return Step(sequence, start, end)
+
+
+def read_flag(parameters: Mapping[str, Parameter], name: str, *, default: bool = False) -> bool:
+    """A parameter that is true or false.
+
+    Raises:
+        RefusedError: It is neither.
+    """
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RefusedError(
+            Kind.INVALID,
+            f"the parameter {name} is no truth value",
+            expected="true or false",
+            received=repr(value)[:40],
+        )
+    return value
+
+
+def read_carry(parameters: Mapping[str, Parameter]) -> Carry:
+    """What a request to load or unload says of the open sequences.
+
+    Raises:
+        RefusedError: It says something else as well, or something wrong.
+    """
+    left = dict(parameters)
+    left.pop("unload_dependents", None)  # there are none
+    streams = left.pop("streams", "keep")
+    names = left.pop("map_states", None)
+    if left:
+        raise RefusedError(
+            Kind.INVALID,
+            f"the parameters {[name[:100] for name in sorted(left)[:5]]} are not served: a model"
+            " is loaded from the file that the server was given, as it is",
+            expected="streams, map_states",
+        )
+    try:
+        kind = Streams(streams)
+        mapping = None if names is None else _mapping(str(names))
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(
+            Kind.INVALID,
+            f"the parameters are wrong: {error}",
+            expected='streams: "keep", "map" or "end"; map_states: a JSON object of names, as text',
+        ) from error
+    return Carry(Streams.MAP if mapping is not None else kind, mapping)
+
+
+def _mapping(text: str) -> dict[str, str | None]:
+    names = json.loads(text)
+    if not isinstance(names, dict):
+        raise ValueError("map_states is no JSON object")  # noqa: TRY004 (it is text)
+    if not all(value is None or isinstance(value, str) for value in names.values()):
+        raise ValueError("map_states maps names to names")
+    return names
