@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from ..errors import InputError
+from ._metrics import Metrics
 from ._service import Service
 from .http import create_app
+from .page import page_routes
+from .websocket import StreamEndpoint
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from starlette.applications import Starlette
     from starlette.types import Lifespan
@@ -71,8 +74,19 @@ async def _nothing(*_arguments: object) -> None:
 async def _serve(settings: Settings, announce: Callable[[Addresses], object]) -> None:
     with closing(_bind(settings.host, settings.http_port)) as listening:
         service = Service(settings)
-        app = create_app(service, lifespan=_lifespan(service))
-        server = _Uvicorn(_config(app, settings), lambda: announce(_addresses(settings, listening)))
+        metrics = Metrics(service)
+        streams = StreamEndpoint(service, metrics)
+        app = create_app(
+            service,
+            metrics=metrics,
+            routes=[streams.route(), *page_routes(service)],
+            lifespan=_lifespan(service),
+        )
+        server = _Uvicorn(
+            _config(app, settings),
+            lambda: announce(_addresses(settings, listening)),
+            lambda: streams.connections.end(settings.limits.drain),
+        )
         try:
             if await _started(service, server):
                 await server.serve(sockets=[listening])
@@ -132,17 +146,28 @@ def _lifespan(service: Service) -> Lifespan[Starlette]:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, which says when it listens."""
+    """Uvicorn, which says when it listens, and waits for WebSockets before it cuts them off."""
 
-    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listens: Callable[[], object],
+        ends: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
         self._listens = listens
+        self._ends = ends
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See the base class."""
         await super().startup(sockets)
         if self.started:
             self._listens()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See the base class."""
+        await self._ends()
+        await super().shutdown(sockets)
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
@@ -154,6 +179,13 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.limits.message,
+        # NOTE: no time limit for the answer to a ping: a client that is slowed, since it sends
+        # more than the model can do, has its answer stand behind all that
+        ws_ping_timeout=None,
+        # floats hardly get smaller, and what is packed may unpack to a lot
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=max(1, round(settings.limits.drain)),
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,
