@@ -138,6 +138,14 @@ def serve(
             rich_help_panel=_SECURITY,
         ),
     ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Another site whose pages may open WebSockets: https://example.org. Repeatable.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
@@ -198,6 +206,18 @@ def serve(
             rich_help_panel=_SECURITY,
         ),
     ] = 60.0,
+    max_message: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="Largest message of a WebSocket.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = 16 * 2**20,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Most WebSockets.", rich_help_panel=_SECURITY)
+    ] = 4096,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(help="What is written to the log, as JSON on standard error."),
@@ -231,6 +251,7 @@ def serve(
         keys=keys,
         open_to_all=no_keys,
         allowed_hosts=tuple(allowed_host or ()),
+        allowed_origins=tuple(allowed_origin or ()),
         pooling=Pooling(
             capacity=capacity,
             max_batch=max_batch,
@@ -243,6 +264,8 @@ def serve(
             waiting=max_waiting,
             sequences=max_sequences,
             rate=rate,
+            message=max_message,
+            connections=max_connections,
             receive=receive_timeout,
         ),
         tls=_tls(tls_certificate, tls_key, tls_clients),

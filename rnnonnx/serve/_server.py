@@ -15,10 +15,12 @@ from ..errors import InputError
 from ._metrics import Metrics
 from ._service import Service
 from .http import create_app
+from .page import page_routes
+from .websocket import StreamEndpoint
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from starlette.applications import Starlette
     from starlette.types import Lifespan
@@ -77,9 +79,18 @@ async def _serve(settings: Settings, announce: Callable[[Addresses], object]) ->
         service = Service(settings)
         metrics = Metrics(service)
         rpc = _rpc(service, metrics)
-        app = create_app(service, metrics=metrics, lifespan=_lifespan(service, rpc))
+        streams = StreamEndpoint(service, metrics)
+        app = create_app(
+            service,
+            metrics=metrics,
+            routes=[streams.route(), *page_routes(service)],
+            lifespan=_lifespan(service, rpc),
+        )
         server = _Uvicorn(
-            _config(app, settings), rpc, lambda: announce(_addresses(settings, listening, rpc))
+            _config(app, settings),
+            rpc,
+            lambda: announce(_addresses(settings, listening, rpc)),
+            lambda: streams.connections.end(settings.limits.drain),
         )
         try:
             if await _started(service, server):
@@ -157,14 +168,19 @@ def _lifespan(service: Service, rpc: RpcServer | None) -> Lifespan[Starlette]:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, which says when it listens, and ends together with gRPC."""
+    """Uvicorn, which says when it listens, and ends together with WebSockets and gRPC."""
 
     def __init__(
-        self, config: uvicorn.Config, rpc: RpcServer | None, listens: Callable[[], object]
+        self,
+        config: uvicorn.Config,
+        rpc: RpcServer | None,
+        listens: Callable[[], object],
+        ends: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
         self._rpc = rpc
         self._listens = listens
+        self._ends = ends
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See the base class."""
@@ -176,6 +192,7 @@ class _Uvicorn(uvicorn.Server):
         """See the base class."""
         if self._rpc is not None:
             self._rpc.begin_stop()
+        await self._ends()
         await super().shutdown(sockets)
 
 
@@ -188,6 +205,13 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.limits.message,
+        # NOTE: no time limit for the answer to a ping: a client that is slowed, since it sends
+        # more than the model can do, has its answer stand behind all that
+        ws_ping_timeout=None,
+        # floats hardly get smaller, and what is packed may unpack to a lot
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=max(1, round(settings.limits.drain)),
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,

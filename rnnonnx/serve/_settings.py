@@ -75,6 +75,8 @@ class Limits:
         rate: Requests of one key in a time, as `limits` writes it: `"100/second"`; None is any.
         receive: Seconds that the body of a request has to come.
         drain: Seconds that requests have to end when the server goes down.
+        message: Most bytes of a message of a WebSocket.
+        connections: Most WebSockets.
     """
 
     body: int = 64 * 2**20
@@ -84,6 +86,8 @@ class Limits:
     rate: str | None = None
     receive: float = 60.0
     drain: float = 30.0
+    message: int = 16 * 2**20
+    connections: int = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Settings:
         open_to_all: Whether other machines may come without a key.
         allowed_hosts: Values of the header Host that are taken; empty is those of this machine
             where it listens on loopback, and any elsewhere.
+        allowed_origins: Other sites whose pages may open WebSockets: `https://example.org`.
         pooling: How streams are batched.
         limits: What a request may ask for.
         tls: TLS; None is plain HTTP.
@@ -135,6 +140,7 @@ class Settings:
     keys: Path | None = None
     open_to_all: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     pooling: Pooling = field(default_factory=Pooling)
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._service import Service
     from .._settings import Settings
 
-PUBLIC: Final = frozenset(["/v2/health/live", "/v2/health/ready", "/openapi.json"])
+PUBLIC: Final = frozenset(["/", "/v2/health/live", "/v2/health/ready", "/openapi.json"])
 """Addresses that ask for no key: whoever watches the process has none."""
 _POLICY_VIOLATION: Final = 1008
 
@@ -42,6 +42,7 @@ class Gatekeeper:
         self._app = app
         self._service = service
         self._hosts = _allowed(service.settings)
+        self._origins = frozenset(map(str.lower, service.settings.allowed_origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -51,6 +52,7 @@ class Gatekeeper:
         try:
             headers = Headers(scope=scope)
             self._check_host(headers)
+            self._check_origin(headers, scope["type"])
             if scope["type"] == "http" and scope["path"] not in PUBLIC:
                 caller = self._service.authenticate(headers.get("authorization"))
                 self._service.admit(caller)
@@ -73,12 +75,17 @@ class Gatekeeper:
                 received=host[:200],
                 remedy="--allowed-host NAME",
             )
+
+    def _check_origin(self, headers: Headers, kind: str) -> None:
         origin = headers.get("origin")
-        if origin is not None and _authority(origin) != host.lower():
+        if origin is None or _authority(origin) == headers.get("host", "").lower():
+            return
+        if kind != "websocket" or origin.lower() not in self._origins:
             raise RefusedError(
                 Kind.FORBIDDEN,
                 "the request comes from a page of another site",
                 received=origin[:200],
+                remedy="--allowed-origin ORIGIN, for WebSockets",
             )
 
 
