@@ -345,7 +345,7 @@ def test_errors_in_a_stream_are_answers_in_order(client, kit):
     wrong = given(np.array([[1.0]], "float32"))
     requests = [
         ([number(1)], {"sequence_start": True}),
-        ([wrong], {}),  # is known to be wrong before the first has run
+        ([wrong], {}),
         ([number(2)], {"sequence_start": True}),
         ([number(3)], {}),
         ([number(1), number(1)], {}),

@@ -68,6 +68,17 @@ class Client:
         return call, answer
 
 
+@contextmanager
+def streaming(triton, **options):
+    """A stream, and the queue of `(result, error)` that it answers with."""
+    answers = queue.Queue()
+    triton.start_stream(lambda result, error: answers.put((result, error)), **options)
+    try:
+        yield answers
+    finally:
+        triton.stop_stream(cancel_requests=True)
+
+
 class Keyed:
     """A server with keys and room for 3 sequences, 2 of each key.
 
@@ -133,10 +144,8 @@ def test_without_a_key_there_is_health_alone(keyed):
             triton.infer("ledger", number(1), sequence_id=1, headers=headers)
         with refused("UNAUTHENTICATED", "API key"):
             triton.get_trace_settings(headers=headers)
-    answers = queue.Queue()
-    triton.start_stream(lambda result, error: answers.put((result, error)))
-    assert answers.get(timeout=SECONDS)[1].status() == "StatusCode.UNAUTHENTICATED"
-    triton.stop_stream()
+    with streaming(triton) as answers:
+        assert answers.get(timeout=SECONDS)[1].status() == "StatusCode.UNAUTHENTICATED"
 
 
 def test_each_key_has_its_own_sequences(keyed, kit):
@@ -234,21 +243,40 @@ def test_a_call_that_ends_early_is_taken_back(keyed, kit, how):
     assert answer.get(timeout=SECONDS)[1] is None
 
 
+def test_an_answer_of_a_stream_waits_for_the_one_before(keyed, kit):
+    """A request that is malformed is known to be at once; those of other sequences go on."""
+    triton = keyed.a.triton
+    assert keyed.a.step("slow", 1, sequence_start=True) == 1
+    _, opened = keyed.a.begun("idle", 1, sequence_start=True)
+    assert keyed.a.step("slow", 2) == kit.ledger_of([1, 2])
+    assert opened.get(timeout=SECONDS)[1] is None
+    with streaming(triton, headers=keyed.a.headers) as answers:
+        triton.async_stream_infer("ledger", number(3), sequence_id="slow")
+        keyed.until(QUEUED, 1)  # it waits for `idle`
+        triton.async_stream_infer("ledger", number(3) * 2, sequence_id="slow")
+        triton.async_stream_infer("ledger", number(3) * 2, sequence_id="other")
+        assert "'x' comes twice" in answers.get(timeout=SECONDS)[1].message()
+        assert answers.empty()
+        keyed.a.step("idle", 1, sequence_end=True)
+        result, error = answers.get(timeout=SECONDS)
+        assert error is None
+        assert result.as_numpy("y") == kit.ledger_of([1, 2, 3])
+        assert "'x' comes twice" in answers.get(timeout=SECONDS)[1].message()
+    keyed.a.step("slow", 1, sequence_end=True)
+
+
 def test_the_rate_counts_every_request_of_a_stream(models, kit):
-    answers = queue.Queue()
     with (
         kit.serving(models / "ledger.onnx", "--rate", "5/hour") as running,
         grpc.InferenceServerClient(running.grpc) as triton,
     ):
-        triton.start_stream(lambda result, error: answers.put((result, error)))
-        for turn in range(7):
-            triton.async_stream_infer(
-                "ledger", number(turn), sequence_id=1, sequence_start=turn == 0
-            )
-        found = [answers.get(timeout=SECONDS) for _ in range(7)]
-        triton.stop_stream()
-        assert [error is None for _, error in found] == [True] * 5 + [False] * 2
-        assert "more requests than it may; no state has changed" in found[6][1].message()
+        with streaming(triton) as answers:
+            for turn in range(7):
+                flags = {"sequence_id": 1, "sequence_start": turn == 0}
+                triton.async_stream_infer("ledger", number(turn), **flags)
+            errors = [answers.get(timeout=SECONDS)[1] for _ in range(7)]
+        assert [error is None for error in errors] == [True] * 5 + [False] * 2
+        assert "more requests than it may; no state has changed" in errors[6].message()
         assert triton.is_server_live()
         with refused("RESOURCE_EXHAUSTED", "more requests than it may"):
             triton.get_server_metadata()

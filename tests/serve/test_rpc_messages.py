@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +253,45 @@ def test_bytes_that_are_no_message(call):
     assert call(b"", "Nothing")[0] == "UNIMPLEMENTED"
     # a field that is not known is skipped
     assert call(b"\xfa\x01\x01x", "ServerLive") == b"\x08\x01"
+
+
+def repeated(key, body, size):
+    """The same small field again and again."""
+    one = bytes([key, len(body)]) + body
+    return one * (size // len(one))
+
+
+LARGE = 5 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (repeated(0x2A, b"", LARGE), "TOO_LARGE", "larger than the server takes"),
+        (repeated(0x3A, b"", LARGE), "TOO_LARGE", "larger than the server takes"),
+        (repeated(0x22, b"\x0a\x01x", LARGE), "TOO_LARGE", "larger than the server takes"),
+        (b"\x2a\x80\x80\xc0\x02" + bytes(LARGE), "TOO_LARGE", "larger than the server takes"),
+        (b"\x3b" + bytes(LARGE), "INVALID", "malformed"),
+        (b"\x3a\xff\xff\xff\x7f" + bytes(LARGE), "INVALID", "malformed"),
+        (b"\xff" * LARGE, "INVALID", "malformed"),
+    ],
+)
+def test_a_large_request_that_is_no_tensor_is_refused_before_it_is_built(data, code, message):
+    from rnnonnx.serve import RefusedError
+
+    # what it would take, were it built, is many times its size
+    before = time.process_time()
+    with pytest.raises(RefusedError, match=message) as caught:
+        ours.parse(ours.ModelInferRequest, data)
+    assert caught.value.kind.name == code
+    assert time.process_time() - before < 0.2
+    with pytest.raises(RefusedError):
+        ours.parse(ours.RepositoryModelLoadRequest, data)
+
+
+def test_a_large_tensor_is_taken():
+    message = service_pb2.ModelInferRequest(
+        model_name="x", raw_input_contents=[bytes(LARGE), bytes(3)], id="y" * 2**20
+    )
+    parsed = ours.parse(ours.ModelInferRequest, message.SerializeToString())
+    assert parsed.SerializeToString() == message.SerializeToString()

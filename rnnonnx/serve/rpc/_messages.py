@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from .._errors import Kind, RefusedError
+from ._outline import RAW, check_outline
 
 PACKAGE: Final = "inference"
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
@@ -65,8 +66,9 @@ def parse(message: Any, data: bytes) -> Any:
         data: The bytes.
 
     Raises:
-        RefusedError: They are no such message.
+        RefusedError: They are no such message, or too large a one.
     """
+    check_outline(data, raw=RAW if message is ModelInferRequest else None)
     try:
         return message.FromString(data)
     except DecodeError as error:
