@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _STREAMS: Final = "Streams"
 _SECURITY: Final = "Security"
-_NEEDS: Final = ("starlette", "uvicorn", "msgspec", "limits", "prometheus_client")
+_NEEDS: Final = ("starlette", "uvicorn", "websockets", "msgspec", "limits", "prometheus_client")
 
 
 @guarded

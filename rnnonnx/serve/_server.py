@@ -166,7 +166,10 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See the base class."""
-        await self._ends()
+        ending = asyncio.ensure_future(self._ends())
+        while not ending.done() and not self.force_exit:  # a second Ctrl-C does not wait
+            await asyncio.wait((ending,), timeout=0.1)
+        ending.cancel()
         await super().shutdown(sockets)
 
 

@@ -143,6 +143,19 @@ def test_hello_tells_what_the_model_takes(server):
     }
 
 
+def test_frames_are_measured(server):
+    with Connected(server, "ledger") as talk:
+        talk.say(step(1))
+        talk.say({})
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    for status in (200, 400):
+        labels = f'endpoint="stream",protocol="websocket",status="{status}"'
+        assert f"rnnonnx_requests_total{{{labels}}}" in text
+
+
 def test_states_after_each_chunk(server):
     x = np.random.default_rng(6).normal(size=(1, 6, 1)).astype("float32")
     session = StatefulSession(probe())
@@ -263,16 +276,43 @@ def test_a_stream_that_another_has_ended_is_not_begun_by_itself(server):
         one.say({"type": "close"})
 
 
+def post(server, path, document):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request("POST", path, json.dumps(document))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_streams_wait_for_a_model_that_is_unloaded(models, kit):
+    """Also while it is not loaded a client may go: its stream is not there again afterwards."""
+    change = "/v2/repository/models/ledger/"
+    with kit.serving(models / "ledger.onnx") as server, Connected(server, "ledger") as talk:
+        talk.say(step(5))
+        with Connected(server, "ledger") as other:
+            other.say(step(5))
+            assert post(server, change + "unload", {})[0] == 200
+            for frame in (step(6), {"type": "reset"}):
+                answer = talk.say(frame)
+                assert (answer["status"], answer["state"]) == (404, "unchanged")
+        assert overview(server, "ledger")["pool"] is None
+        wait_for(lambda: post(server, change + "load", {})[0] == 200)
+        assert overview(server, "ledger")["pool"]["streams"] == 1
+        answer = talk.say(step(6))
+        assert (answer["outputs"][0]["data"], answer["steps"]) == ([kit.ledger_of([5, 6])], 2)
+        assert post(server, change + "load", {})[0] == 200  # replaced under the connection
+        assert talk.say(step(7))["outputs"][0]["data"] == [kit.ledger_of([5, 6, 7])]
+
+
 def test_http_and_websocket_share_sequences(server, kit):
     name = next(NAMES)
     with Connected(server, "ledger") as talk:
         talk.say(OPEN | {"sequence": name, "start": True})
         talk.say(step(5))
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         body = step(6) | {"parameters": {"sequence_id": name}}
-        connection.request("POST", "/v2/models/ledger/infer", json.dumps(body))
-        assert connection.getresponse().status == 200
-        connection.close()
+        assert post(server, "/v2/models/ledger/infer", body)[0] == 200
         answer = talk.say(step(7))
         assert answer["outputs"][0]["data"] == [kit.ledger_of([5, 6, 7])]
         talk.say({"type": "close"})
