@@ -597,7 +597,7 @@ def test_a_client_that_is_too_fast_is_slowed(guarded):
 
 def test_frames_count_against_the_rate_and_none_for_long_closes(models, kit):
     with (
-        kit.serving(models / "ledger.onnx", "--rate", "5/minute", "--idle-timeout", 0.4) as server,
+        kit.serving(models / "ledger.onnx", "--rate", "5/minute", "--idle-timeout", 0.8) as server,
         Connected(server, "ledger") as talk,
     ):
         answers = [talk.say(step(value)) for value in range(6)]
@@ -605,7 +605,7 @@ def test_frames_count_against_the_rate_and_none_for_long_closes(models, kit):
         assert answers[-1]["status"] == 429
         assert 0 < answers[-1]["retry_after"] <= 60
         assert answers[-1]["state"] == "unchanged"
-        assert talk.closed() == (1008, "no frame for 0.4 s")
+        assert talk.closed() == (1008, "no frame for 0.8 s")
 
 
 def test_sigterm_finishes_the_frame_and_keeps_what_has_a_name(models, kit, tmp_path):
