@@ -2,7 +2,7 @@
 
 function showInputs() {
   $("inputs").replaceChildren(...live.hello.inputs.map((info, place) => {
-    const shape = info.shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
+    const shape = info.shape.map((size) => (size < 0 ? "any" : size)).join(" × ") || "one value";
     const area = element("textarea", { id: `input-${place}`, spellcheck: false,
       placeholder: "0.1 0.2 0.3" });
     return element("label", { className: "input" }, `${info.name}: ${info.datatype}, ${shape} `, area);
