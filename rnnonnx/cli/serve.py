@@ -26,6 +26,7 @@ _SECURITY: Final = "Security"
 _NEEDS: Final = (
     "starlette",
     "uvicorn",
+    "websockets",
     "msgspec",
     "limits",
     "prometheus_client",

@@ -147,10 +147,7 @@ class LiveStream:
         try:
             response = await self._service.infer(self._caller, request)
         except RefusedError as error:
-            # not found: it was idle too long, or another connection has ended it
-            if error.kind is Kind.NOT_FOUND and self.phase is Phase.OPEN:
-                self.phase = Phase.GONE
-                error.remedy = _ANEW
+            self._notice(error)
             if not self.named:
                 error.message = error.message.replace(f"sequence {self.sequence!r}", "the stream")
             raise
@@ -194,15 +191,29 @@ class LiveStream:
         try:
             if self._host.pool is not None:
                 self._host.sequences.close(self._caller, self.sequence)
+            elif self._stateful:
+                self._host.sequences.forsake(self._caller, self.sequence)
         finally:
             self._host.gate.leave()
 
+    def _notice(self, error: RefusedError) -> None:
+        """See whether the stream has gone: it was idle too long, or somebody has ended it.
+
+        While the model is not loaded the stream waits for it, and has not gone.
+        """
+        missing = error.kind is Kind.NOT_FOUND and self._host.model is not None
+        if missing and self.phase is Phase.OPEN:
+            self.phase = Phase.GONE
+            error.remedy = _ANEW
+
     async def _states(self) -> dict[str, Array]:
-        async with self._inside():
-            try:
-                return await self._service.read_states(self._caller, self._host.name, self.sequence)
-            except RnnonnxError as error:
-                raise refusal(error, state="the step was done") from error
+        try:
+            async with self._inside() as host:
+                return await self._service.read_states(self._caller, host.name, self.sequence)
+        except RnnonnxError as error:
+            refused = refusal(error, state="the step was done before")
+            self._notice(refused)
+            raise refused from error
 
     @asynccontextmanager
     async def _inside(self) -> AsyncIterator[ModelHost]:

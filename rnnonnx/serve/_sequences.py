@@ -104,6 +104,7 @@ class Sequences:
         self._idle = idle_timeout
         self._lanes = Lanes()
         self._owned: dict[str, set[str]] = {}
+        self._forsaken: set[str] = set()
 
     @property
     def lanes(self) -> Lanes:
@@ -115,7 +116,11 @@ class Sequences:
         self.pool = pool
         self._owned.clear()
         for key in pool.ids:
-            self._own(key)
+            if key in self._forsaken:
+                pool.stream(key).close()
+            else:
+                self._own(key)
+        self._forsaken.clear()
 
     async def step(
         self,
@@ -161,6 +166,10 @@ class Sequences:
             return False
         self._end(stream)
         return True
+
+    def forsake(self, caller: Caller, sequence: SequenceId) -> None:
+        """Close a sequence of a model that is not loaded, as soon as it is loaded again."""
+        self._forsaken.add(stream_id(caller, sequence))
 
     def open(self, caller: Caller) -> list[SequenceId]:
         """The sequences that a caller has open, in no order."""

@@ -192,7 +192,10 @@ class _Uvicorn(uvicorn.Server):
         """See the base class."""
         if self._rpc is not None:
             self._rpc.begin_stop()
-        await self._ends()
+        ending = asyncio.ensure_future(self._ends())
+        while not ending.done() and not self.force_exit:  # a second Ctrl-C does not wait
+            await asyncio.wait((ending,), timeout=0.1)
+        ending.cancel()
         await super().shutdown(sockets)
 
 

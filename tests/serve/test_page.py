@@ -123,6 +123,15 @@ def pixels(page, canvas, colour):
     return page.evaluate(PIXELS, [canvas, colour])
 
 
+def drawn(page, canvas, colours, most):
+    """Wait until a canvas has more pixels than that of these colours."""
+    page.wait_for_function(
+        "([id, names, most]) => names.map((name) => window.pixels([id, name]))"
+        ".reduce((a, b) => a + b) > most",
+        arg=[canvas, colours, most],
+    )
+
+
 # --- what it is -----------------------------------------------------------------------------
 
 
@@ -174,6 +183,7 @@ def test_a_stream_is_opened_pushed_into_and_closed(server, visit, width, scheme)
     expected = StatefulSession(PROBE)(x.reshape(1, 6, 1)).ravel()
     with visit(server, width=width, scheme=scheme) as page:
         page.evaluate(SHIFTS)
+        page.evaluate(f"() => {{ window.pixels = {PIXELS}; }}")
         assert page.is_disabled("#push")
         open_stream(page)
         assert pixels(page, "output-plot", "--s0") == 0
@@ -189,10 +199,8 @@ def test_a_stream_is_opened_pushed_into_and_closed(server, visit, width, scheme)
         assert shown == pytest.approx(float(expected[-1]), rel=1e-3)
         assert page.inner_text("#state-now") == "2 units over 5 chunks"
         assert "6 time steps" in page.get_attribute("#output-plot", "aria-label")
-        page.wait_for_timeout(100)  # the next frame of the browser
-        assert pixels(page, "output-plot", "--s0") > 50
-        heat = pixels(page, "heat-map", "--low") + pixels(page, "heat-map", "--high")
-        assert heat > 500
+        drawn(page, "output-plot", ["--s0"], 50)
+        drawn(page, "heat-map", ["--low", "--high"], 500)
         page.wait_for_function(
             "() => document.querySelector('[data-model=lstm] dd').textContent === '1 of 1024'"
         )
@@ -224,16 +232,16 @@ def test_a_series_is_drawn_by_hand_or_by_keys(server, visit):
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 15, steps=4)
         page.mouse.move(box["x"] + box["width"] - 10, middle, steps=4)
         page.mouse.up()
-        drawn = page.evaluate("() => pad.values")
-        assert len(drawn) == 20
-        assert max(drawn) > 0.7
-        assert drawn[0] == pytest.approx(0, abs=0.05)
-        assert np.all(np.diff(drawn[:9]) > 0)
+        series = page.evaluate("() => pad.values")
+        assert len(series) == 20
+        assert max(series) > 0.7
+        assert series[0] == pytest.approx(0, abs=0.05)
+        assert np.all(np.diff(series[:9]) > 0)
         page.focus("#pad")
         for key in ("Home", "ArrowRight", "ArrowDown", "ArrowDown"):
             page.keyboard.press(key)
         assert page.get_attribute("#pad", "aria-valuetext").startswith("step 2: ")
-        assert page.evaluate("() => pad.values[1]") == pytest.approx(drawn[1] - 0.2)
+        assert page.evaluate("() => pad.values[1]") == pytest.approx(series[1] - 0.2)
         page.click("#pad-push")
         steps(page, 20)
         values = np.array(page.evaluate("() => pad.values"), "float32").reshape(1, 20, 1)
@@ -276,7 +284,10 @@ RESAMPLED = """async ([from, to, hertz]) => {
   tone.connect(node).connect(context.destination);
   tone.start();
   await context.startRendering();
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  for (let before = -1; before !== heard.length; ) {
+    before = heard.length;
+    await new Promise((resolve) => setTimeout(resolve, 150));
+  }
   return heard;
 }"""
 

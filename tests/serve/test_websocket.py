@@ -3,113 +3,49 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import itertools
 import json
-import signal
-import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
-from rnnonnx.manifest import StateTensor, Tensor
+import rnnonnx
 from rnnonnx.runtime import StatefulSession
 
-client = pytest.importorskip("websockets.sync.client")
 exceptions = pytest.importorskip("websockets.exceptions")
 
 NAMES = (f"stream {number}" for number in itertools.count(1))
-OPEN = {"type": "open"}
+PROBE = Path(rnnonnx.__file__).parent / "probe.onnx"
 
 
-class Talk:
-    """A connection, spoken to in frames."""
-
-    def __init__(self, socket):
-        self.socket = socket
-        self.hello = None
-
-    def read(self):
-        answer = self.socket.recv(timeout=20)
-        return json.loads(answer) if isinstance(answer, str) else np.frombuffer(answer, "<f4")
-
-    def say(self, frame):
-        """Send a frame (an object, text or bytes) and read the answer."""
-        self.send(frame)
-        return self.read()
-
-    def send(self, frame):
-        self.socket.send(json.dumps(frame) if isinstance(frame, dict) else frame)
-
-    def closed(self):
-        """The code and the reason that the server closes with."""
-        with pytest.raises(exceptions.ConnectionClosed) as caught:
-            self.socket.recv(timeout=20)
-        return caught.value.rcvd.code, caught.value.rcvd.reason
-
-
-class Connected:
-    """A connection to a model as a context; with the server's greeting unless a key is to come."""
-
-    def __init__(self, server, model, *, greeted=True, **options):
-        url = f"ws://{server.url}/v2/models/{model}/stream"
-        self._socket = client.connect(url, proxy=None, compression=None, **options)
-        self._greeted = greeted
-
-    def __enter__(self):
-        talk = Talk(self._socket.__enter__())
-        if self._greeted:
-            talk.hello = talk.read()
-            assert talk.hello["type"] == "hello"
-        return talk
-
-    def __exit__(self, *error):
-        return self._socket.__exit__(*error)
-
-
-def step(*values, name="x", datatype="INT64", shape=None, **more):
-    data = {"name": name, "datatype": datatype, "shape": shape or [1, len(values)]}
-    return {"inputs": [data | {"data": list(values)}], **more}
-
-
-def overview(server, model, key=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+def _load(name):
+    """A module beside this file; pytest puts no folder of tests on the path."""
+    sys.path.insert(0, str(Path(__file__).parent))
     try:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        connection.request("GET", "/v2/overview", headers=headers)
-        response = connection.getresponse()
-        document = json.loads(response.read())
-        assert response.status == 200, document
+        return importlib.import_module(name)
     finally:
-        connection.close()
-    (found,) = [item for item in document["models"] if item["name"] == model]
-    return found
+        sys.path.pop(0)
 
 
-def wait_for(condition):
-    """What is so soon after the client has done something, and not at once."""
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+talking = _load("websocket_talk")
+Connected, OPEN, overview, step, wait_for = (
+    talking.Connected,
+    talking.OPEN,
+    talking.overview,
+    talking.step,
+    talking.wait_for,
+)
 
 
 # --- what is carried ------------------------------------------------------------------------
 
 
-def probe():
-    from pathlib import Path
-
-    import rnnonnx
-
-    return Path(rnnonnx.__file__).parent / "probe.onnx"
-
-
 def test_binary_and_json_chunks_equal_a_session(server):
     x = np.random.default_rng(5).normal(size=(1, 20, 1)).astype("float32")
-    session = StatefulSession(probe())
+    session = StatefulSession(PROBE)
     with Connected(server, "lstm") as talk:
         assert talk.hello["binary"] == {"input": "x", "datatype": "FP32", "step": 1, "any": True}
         for place, chunk in enumerate(np.split(x, [3, 4, 4, 11], axis=1)):
@@ -143,9 +79,22 @@ def test_hello_tells_what_the_model_takes(server):
     }
 
 
+def test_frames_are_measured(server):
+    with Connected(server, "ledger") as talk:
+        talk.say(step(1))
+        talk.say({})
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    for status in (200, 400):
+        labels = f'endpoint="stream",protocol="websocket",status="{status}"'
+        assert f"rnnonnx_requests_total{{{labels}}}" in text
+
+
 def test_states_after_each_chunk(server):
     x = np.random.default_rng(6).normal(size=(1, 6, 1)).astype("float32")
-    session = StatefulSession(probe())
+    session = StatefulSession(PROBE)
     with Connected(server, "lstm") as talk:
         opened = talk.say(OPEN | {"states": True})
         assert (opened["states"], opened["binary"]) == (True, None)
@@ -263,16 +212,43 @@ def test_a_stream_that_another_has_ended_is_not_begun_by_itself(server):
         one.say({"type": "close"})
 
 
+def post(server, path, document):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request("POST", path, json.dumps(document))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_streams_wait_for_a_model_that_is_unloaded(models, kit):
+    """Also while it is not loaded a client may go: its stream is not there again afterwards."""
+    change = "/v2/repository/models/ledger/"
+    with kit.serving(models / "ledger.onnx") as server, Connected(server, "ledger") as talk:
+        talk.say(step(5))
+        with Connected(server, "ledger") as other:
+            other.say(step(5))
+            assert post(server, change + "unload", {})[0] == 200
+            for frame in (step(6), {"type": "reset"}):
+                answer = talk.say(frame)
+                assert (answer["status"], answer["state"]) == (404, "unchanged")
+        assert overview(server, "ledger")["pool"] is None
+        wait_for(lambda: post(server, change + "load", {})[0] == 200)
+        assert overview(server, "ledger")["pool"]["streams"] == 1
+        answer = talk.say(step(6))
+        assert (answer["outputs"][0]["data"], answer["steps"]) == ([kit.ledger_of([5, 6])], 2)
+        assert post(server, change + "load", {})[0] == 200  # replaced under the connection
+        assert talk.say(step(7))["outputs"][0]["data"] == [kit.ledger_of([5, 6, 7])]
+
+
 def test_http_and_websocket_share_sequences(server, kit):
     name = next(NAMES)
     with Connected(server, "ledger") as talk:
         talk.say(OPEN | {"sequence": name, "start": True})
         talk.say(step(5))
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         body = step(6) | {"parameters": {"sequence_id": name}}
-        connection.request("POST", "/v2/models/ledger/infer", json.dumps(body))
-        assert connection.getresponse().status == 200
-        connection.close()
+        assert post(server, "/v2/models/ledger/infer", body)[0] == 200
         answer = talk.say(step(7))
         assert answer["outputs"][0]["data"] == [kit.ledger_of([5, 6, 7])]
         talk.say({"type": "close"})
@@ -392,203 +368,3 @@ def handshake(server, model, headers):
     answer = connection.getresponse()
     connection.close()
     return answer.status
-
-
-# --- keys, room, the end --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def guarded(models, kit, tmp_path_factory):
-    """A server with keys and little room, whose steps wait for streams that are open and idle."""
-    file = tmp_path_factory.mktemp("keys") / "keys.json"
-    keys = {}
-    for name in "ab":
-        command = [sys.executable, "-m", "rnnonnx.cli", "key", name, "--keys", str(file)]
-        keys[name] = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-    (file.parent / "sum.onnx").write_bytes(added(kit))
-    files = [models / "lstm.onnx", models / "ledger.onnx", file.parent / "sum.onnx"]
-    limits = ["--max-message", 2**16, "--max-connections", 3, "--max-delay", 60]
-    with kit.serving(
-        *files, "--keys", file, *limits, "--allowed-origin", "https://App.example"
-    ) as running:
-        yield running, keys
-
-
-def added(kit):
-    """A model of two inputs: s += a + b."""
-    a, b, y = (Tensor(name, "float32", ("batch", 1), 0) for name in "aby")
-    state = StateTensor("s", "s_in", "s_out", "float32", ("batch", 1))
-    nodes = [
-        onnx.helper.make_node("Sum", ["s_in", "a", "b"], ["s_out"]),
-        onnx.helper.make_node("Identity", ["s_out"], ["y"]),
-    ]
-    return kit.build([a, b], [y], [state], nodes)
-
-
-def bearer(key):
-    return {"additional_headers": {"Authorization": f"Bearer {key}"}}
-
-
-def test_the_key_in_the_header_or_in_the_first_frame(guarded):
-    server, keys = guarded
-    name = next(NAMES)
-    with Connected(server, "ledger", **bearer(keys["a"])) as talk:
-        talk.say(OPEN | {"sequence": name, "start": True})
-        talk.say(step(5))
-    # another key has its own sequences
-    with Connected(server, "ledger", greeted=False) as talk:
-        assert talk.say(OPEN | {"key": keys["b"], "sequence": name})["type"] == "hello"
-        assert talk.read()["status"] == 404
-    with Connected(server, "ledger", greeted=False) as talk:
-        hello = talk.say(OPEN | {"key": keys["a"], "sequence": name})
-        assert (hello["type"], hello["model"]) == ("hello", "ledger")
-        assert talk.read()["steps"] == 1
-        assert overview(server, "ledger", keys["b"])["pool"]["sequences"] == []
-        talk.say({"type": "close"})
-
-
-@pytest.mark.parametrize(
-    ("frame", "code"),
-    [
-        (OPEN, 401),
-        (OPEN | {"key": "a.wrong"}, 401),
-        (OPEN | {"key": ""}, 401),
-        (step(1), 401),
-        (bytes(8), 401),
-        ({"type": "shout"}, 400),
-        ("nonsense", None),
-    ],
-)
-def test_without_a_key_nothing_is_told(guarded, frame, code):
-    with Connected(guarded[0], "ledger", greeted=False) as talk:
-        talk.send(frame)
-        if code is None:
-            assert talk.closed()[0] == 1007
-        else:
-            answer = talk.read()
-            assert (answer["type"], answer["status"], answer["state"]) == ("error", code, "none")
-            assert talk.closed()[0] == 1008
-    with pytest.raises(exceptions.InvalidStatus) as caught:
-        Connected(guarded[0], "ledger", **bearer("a.wrong"))
-    assert caught.value.response.status_code == 401
-
-
-def test_bytes_where_there_is_no_form_for_them_break_the_connection(guarded):
-    server, keys = guarded
-    with Connected(server, "sum", **bearer(keys["a"])) as talk:
-        assert talk.hello["binary"] is None
-        both = step(1, name="a", datatype="FP32"), step(2, name="b", datatype="FP32")
-        answer = talk.say({"inputs": [frame["inputs"][0] for frame in both]})
-        assert answer["outputs"][0]["data"] == [3]
-        talk.send(bytes(4))
-        assert talk.closed()[0] == 1003
-
-
-def test_a_message_that_is_too_large_breaks_the_connection(guarded):
-    server, keys = guarded
-    with Connected(server, "lstm", **bearer(keys["a"])) as talk:
-        assert talk.hello["limits"]["message"] == 2**16
-        talk.send(bytes(2**16 + 1))
-        assert talk.closed()[0] == 1009
-    with Connected(server, "lstm", greeted=False) as talk:  # and before the key, too
-        talk.send(bytes(2**16 + 1))
-        assert talk.closed()[0] == 1009
-
-
-def test_another_site_that_is_allowed(guarded):
-    server, keys = guarded
-    options = bearer(keys["a"])
-    with Connected(server, "lstm", origin="https://app.example", **options):
-        pass
-    with pytest.raises(exceptions.InvalidStatus) as caught:
-        Connected(server, "lstm", origin="https://app.example.org", **options)
-    assert caught.value.response.status_code == 403
-
-
-def test_no_more_connections_than_there_is_room_for(guarded):
-    server, keys = guarded
-    options = bearer(keys["a"])
-    with Connected(server, "lstm", **options), Connected(server, "lstm", **options):
-        with Connected(server, "lstm", **options):
-            with pytest.raises(exceptions.InvalidStatus) as caught:
-                Connected(server, "lstm", **options)
-            assert caught.value.response.status_code == 503
-            assert caught.value.response.headers["Retry-After"] == "1"
-        wait_for(lambda: _connects(server, options))
-
-
-def _connects(server, options):
-    try:
-        with Connected(server, "lstm", **options):
-            return True
-    except exceptions.InvalidStatus:
-        return False
-
-
-def test_a_client_that_goes_frees_its_row_while_its_step_waits(guarded):
-    server, keys = guarded
-    with Connected(server, "lstm", **bearer(keys["a"])) as idle:
-        idle.say(bytes(4))
-        with Connected(server, "lstm", **bearer(keys["b"])) as talk:
-            talk.send(bytes(4))  # waits for the other, which is open and idle
-            wait_for(lambda: overview(server, "lstm", keys["b"])["pool"]["streams"] == 2)
-        wait_for(lambda: overview(server, "lstm", keys["b"])["pool"]["streams"] == 1)
-    wait_for(lambda: overview(server, "lstm", keys["b"])["pool"]["streams"] == 0)
-
-
-def test_a_client_that_is_too_fast_is_slowed(guarded):
-    """It cannot send more than what the sockets hold: the server does not read on."""
-    server, keys = guarded
-    chunk = np.zeros(2**14, "<f4").tobytes()
-    most = 1000  # 64 MB; the sockets of loopback hold some 6
-    with (
-        Connected(server, "lstm", **bearer(keys["b"])) as talk,
-        Connected(server, "lstm", **bearer(keys["a"])) as idle,
-    ):
-        idle.say(bytes(4))
-        talk.socket.socket.settimeout(1.0)
-        with pytest.raises(exceptions.ConnectionClosed) as caught:
-            any(talk.send(chunk) for _ in range(most))
-        assert isinstance(caught.value.__cause__, TimeoutError)
-    wait_for(lambda: overview(server, "lstm", keys["a"])["pool"]["streams"] == 0)
-
-
-def test_frames_count_against_the_rate_and_none_for_long_closes(models, kit):
-    with (
-        kit.serving(models / "ledger.onnx", "--rate", "5/minute", "--idle-timeout", 0.4) as server,
-        Connected(server, "ledger") as talk,
-    ):
-        answers = [talk.say(step(value)) for value in range(6)]
-        assert [answer["type"] for answer in answers] == ["outputs"] * 4 + ["error"] * 2
-        assert answers[-1]["status"] == 429
-        assert 0 < answers[-1]["retry_after"] <= 60
-        assert answers[-1]["state"] == "unchanged"
-        assert talk.closed() == (1008, "no frame for 0.4 s")
-
-
-def test_sigterm_finishes_the_frame_and_keeps_what_has_a_name(models, kit, tmp_path):
-    arguments = [models / "ledger.onnx", "--state-dir", tmp_path / "states"]
-    with kit.serving(*arguments, "--max-delay", 2) as server:
-        with (
-            Connected(server, "ledger") as unnamed,
-            Connected(server, "ledger") as named,
-            Connected(server, "ledger") as quiet,
-        ):
-            unnamed.say(step(1))
-            named.say(OPEN | {"sequence": "kept", "start": True})
-            named.send(step(5))  # waits for the other stream for up to two seconds
-            wait_for(lambda: overview(server, "ledger")["pool"]["streams"] == 2)
-            server.process.send_signal(signal.SIGTERM)
-            assert quiet.closed() == (1012, "the server goes down")
-            assert unnamed.closed()[0] == 1012
-            assert named.read()["outputs"][0]["data"] == [5]
-            assert named.closed()[0] == 1012
-        assert server.process.wait(20) == 0
-    with kit.serving(*arguments) as server:
-        pool = overview(server, "ledger")["pool"]
-        assert (pool["streams"], pool["sequences"]) == (1, ["kept"])
-        with Connected(server, "ledger") as talk:
-            assert talk.say(OPEN | {"sequence": "kept"})["steps"] == 1
-            assert talk.say(step(6))["outputs"][0]["data"] == [kit.ledger_of([5, 6])]

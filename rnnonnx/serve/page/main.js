@@ -2,7 +2,7 @@
 
 function showInputs() {
   $("inputs").replaceChildren(...live.hello.inputs.map((info, place) => {
-    const shape = info.shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
+    const shape = info.shape.map((size) => (size < 0 ? "any" : size)).join(" × ") || "one value";
     const area = element("textarea", { id: `input-${place}`, spellcheck: false,
       placeholder: "0.1 0.2 0.3" });
     return element("label", { className: "input" }, `${info.name}: ${info.datatype}, ${shape} `, area);
@@ -42,7 +42,7 @@ $("reset").addEventListener("click", () => {
   clearPlots();
 });
 
-onSubmit("panel-type", () => {
+onSubmit("form-type", () => {
   const inputs = live.hello.inputs;
   const values = inputs.map(typedValues);
   if (inputs.length === 1) pushSeries(values[0], Number($("chunk").value));
@@ -63,12 +63,12 @@ $("sample").addEventListener("click", () => {
   });
 });
 
-onSubmit("panel-draw", () => pushSeries(drawnValues(), padNumber("pad-chunk")));
+onSubmit("form-draw", () => pushSeries(drawnValues(), padNumber("pad-chunk")));
 $("pad-clear").addEventListener("click", clearPad);
 $("pad-steps").addEventListener("change", clearPad);
 for (const id of ["pad-low", "pad-high"]) $(id).addEventListener("change", tellPad);
 
-onSubmit("panel-microphone", () =>
+onSubmit("form-microphone", () =>
   (microphone.context === null ? startMicrophone() : stopMicrophone()));
 
 $("output").addEventListener("change", () => {

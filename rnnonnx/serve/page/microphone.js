@@ -94,7 +94,7 @@ function heard(samples, node) {
   $("level").value = Math.min(1, samples.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
   if (live.pending.length >= MOST_BEHIND) {
     microphone.lost += 1;
-    write($("audio-state"), `the model is slower than the microphone: ${microphone.lost} chunks are lost`);
+    write($("audio-state"), `the model is slower than the microphone: ${counted(microphone.lost, "chunk")} lost`);
     return;
   }
   try {

@@ -56,6 +56,8 @@ function number(value) {
   return String(Number(value.toPrecision(4)));
 }
 
+const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
+
 function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;

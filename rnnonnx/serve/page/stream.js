@@ -85,7 +85,7 @@ function answered() {
 
 function figures() {
   write($("stream-steps"), live.open ? String(live.steps) : "–");
-  write($("stream-pending"), live.open ? `${live.pending.length} chunks` : "–");
+  write($("stream-pending"), live.open ? counted(live.pending.length, "chunk") : "–");
 }
 
 function enabled(open) {
@@ -189,7 +189,7 @@ function describe() {
   if (latest === undefined) return;
   const shown = latest.slice(0, CHANNELS);
   const more = latest.length > CHANNELS ? `, ${CHANNELS} of ${latest.length} drawn` : "";
-  write($("output-now"), `${rows.length} steps${more}`);
+  write($("output-now"), `${counted(rows.length, "step")}${more}`);
   const legend = $("legend");
   while (legend.children.length > shown.length) legend.lastChild.remove();
   shown.forEach((value, channel) => {
@@ -197,12 +197,12 @@ function describe() {
     write(legend.children[channel], shown.length > 1 ? `${channel + 1}: ${number(value)}` : number(value));
   });
   $("output-plot").setAttribute("aria-label",
-    `${name} over ${rows.length} time steps; at last ${shown.map(number).join(", ")}`);
+    `${name} over ${counted(rows.length, "time step")}; at last ${shown.map(number).join(", ")}`);
   if (live.columns.length) {
     const units = live.columns[0].length;
     const states = live.parts.map((part) => part.name).join(", ");
-    write($("state-now"), `${units} ${units === 1 ? "unit" : "units"} over ${live.columns.length} chunks`);
-    $("heat-map").setAttribute("aria-label", `The state (${states}): ${units} units over ${live.columns.length} chunks`);
+    write($("state-now"), `${counted(units, "unit")} over ${counted(live.columns.length, "chunk")}`);
+    $("heat-map").setAttribute("aria-label", `The state (${states}): ${counted(units, "unit")} over ${counted(live.columns.length, "chunk")}`);
   } else if (live.hello.states.length === 0) {
     write($("state-now"), "this model has none");
   }

@@ -58,6 +58,7 @@ class BrokenError(Exception):
 NOT_TAKEN: Final = 1003
 NOT_JSON: Final = 1007
 POLICY: Final = 1008
+FAILED: Final = 1011
 RESTART: Final = 1012
 
 

@@ -16,7 +16,7 @@ from .._errors import Kind, RefusedError
 from .._live import LiveStream
 from .._models import VERSION
 from ..http._errors import refused
-from ._codec import POLICY, RESTART, BrokenError, hello, read_text
+from ._codec import FAILED, POLICY, RESTART, BrokenError, hello, read_text
 from ._connections import Connections
 from ._conversation import Conversation, failed, status_of
 from ._documents import LimitsInfo, Open
@@ -62,8 +62,8 @@ class StreamEndpoint:
         try:
             with self.connections.one(inbox):
                 caller = self._admitted(websocket)
-                await websocket.accept()
                 with suppress(WebSocketDisconnect):  # the client has gone while it was answered
+                    await websocket.accept()
                     await self._accepted(websocket, inbox, caller)
         except RnnonnxError as error:
             # NOTE: before the handshake is done it is an answer of HTTP, which says more than a
@@ -94,9 +94,12 @@ class StreamEndpoint:
             reader.cancel()
             work.cancel()
             await asyncio.gather(reader, work, return_exceptions=True)
-        if not work.cancelled():
-            code, reason = work.result()
-            await websocket.close(code, reason)
+        if work.cancelled():
+            return
+        if work.exception() is not None and not isinstance(work.exception(), WebSocketDisconnect):
+            await websocket.close(FAILED, "the server failed; its log has the details")
+        code, reason = work.result()
+        await websocket.close(code, reason)
 
     async def _work(
         self, websocket: WebSocket, inbox: Inbox, caller: Caller | None
