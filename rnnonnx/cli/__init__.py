@@ -1,4 +1,4 @@
-"""The command line: `rnnonnx export`, `inspect`, `run`, `score`, `verify`, `annotate` and others.
+"""The command line: `rnnonnx export`, `inspect`, `run`, `verify` and the others.
 
 One file for each command; the files with a leading underscore are what they share. Nothing
 here imports TensorFlow, ONNX or ONNX Runtime before a command needs it.

@@ -18,6 +18,7 @@ from .export import export
 from .inspect import inspect
 from .run import run
 from .score import score
+from .serve import key, serve
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -116,6 +117,19 @@ app.command(
         "rnnonnx annotate m.onnx --state h=hn --state c=cn --time-axis x=1 --in-place",
     )
 )(annotate)
+app.command(
+    epilog=_examples(
+        "rnnonnx serve model.onnx",
+        "rnnonnx serve --model vad=silero.onnx --http-port 9000 --state-dir kept/",
+        "rnnonnx serve model.onnx --host 0.0.0.0 --keys keys.json --tls-certificate c.pem"
+        " --tls-key k.pem",
+    )
+)(serve)
+app.command(
+    epilog=_examples(
+        "rnnonnx key camera-7 --keys keys.json", "rnnonnx key deploy --keys keys.json --admin"
+    )
+)(key)
 app.command(
     epilog=_examples("rnnonnx doctor", "rnnonnx doctor model.onnx --json | jq .model.placements")
 )(doctor)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Word: TypeAlias = Literal["all", "stateful", "none"]
 _WORDS: Final[tuple[Word, ...]] = ("all", "stateful", "none")
+_PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
 
 _PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -41,6 +48,14 @@ def pairs(items: Iterable[str], option: str) -> dict[str, str]:
             raise InputError(f"{option} names {name!r} twice")
         found[name] = value
     return found
+
+
+def providers(names: Iterable[str]) -> Any:
+    """The values of `--provider` as `Model.load` takes them."""
+    found = list(names)
+    if found == ["auto"]:
+        return "auto"
+    return [_PROVIDERS.get(name.lower(), name) for name in found] or None
 
 
 def axes(items: Iterable[str], option: str) -> dict[str, int | None]:

@@ -27,7 +27,8 @@ COMMAND = [sys.executable, "-m", "rnnonnx.cli"]
 
 
 @pytest.mark.parametrize(
-    "command", ["export", "inspect", "run", "verify", "annotate", "doctor", "demo"]
+    "command",
+    ["export", "inspect", "run", "serve", "key", "verify", "annotate", "doctor", "demo"],
 )
 def test_every_command_has_help_with_examples_and_json(invoke, command):
     result = invoke(command, "--help")

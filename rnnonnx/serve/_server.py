@@ -1,0 +1,185 @@
+"""A server process: the service, its fronts, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from ..errors import InputError
+from ._service import Service
+from .http import create_app
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from starlette.applications import Starlette
+    from starlette.types import Lifespan
+
+    from ._settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a server listens.
+
+    Attributes:
+        http: The address for HTTP: `http://127.0.0.1:8000`.
+    """
+
+    http: str
+
+
+def run_server(settings: Settings, announce: Callable[[Addresses], object]) -> None:
+    """Serve until the process is told to end: by SIGTERM, or SIGINT (Ctrl-C).
+
+    Then no new requests are taken, those that run have `settings.limits.drain` seconds, and the
+    open sequences are kept in `settings.state_folder`.
+
+    Args:
+        settings: The server.
+        announce: Called once, when requests are taken.
+
+    Raises:
+        RnnonnxError: It cannot start: a port is taken, a model or a key file is wrong.
+        KeyboardInterrupt: It was ended by SIGINT.
+    """
+    # NOTE: uvicorn handles the signal while it runs, and raises it once more when it has ended,
+    # for the handler of before: after a SIGTERM the process is to end as it is
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with _uvicorn_loop() as runner:
+            runner.run(_serve(settings, announce))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _uvicorn_loop() -> asyncio.Runner:
+    """A runner of the loop that uvicorn would choose: uvloop where it is installed."""
+    factory = uvicorn.Config(app=_nothing, log_config=None).get_loop_factory()
+    return asyncio.Runner(loop_factory=factory)
+
+
+async def _nothing(*_arguments: object) -> None:
+    """An application that is never called."""
+
+
+async def _serve(settings: Settings, announce: Callable[[Addresses], object]) -> None:
+    with closing(_bind(settings.host, settings.http_port)) as listening:
+        service = Service(settings)
+        app = create_app(service, lifespan=_lifespan(service))
+        server = _Uvicorn(_config(app, settings), lambda: announce(_addresses(settings, listening)))
+        try:
+            await service.start()
+            await server.serve(sockets=[listening])
+        finally:
+            # a second time where all went well; the sequences are kept also where it did not
+            await _to_its_end(service.stop())
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that no interrupt may cut short; the interrupt has its effect after it."""
+    task = asyncio.ensure_future(work)
+    interrupt = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    task.result()
+
+
+def _lifespan(service: Service) -> Lifespan[Starlette]:
+    """What ends the service: uvicorn waits for it, after the last request and before it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    return lifespan
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn, which says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listens: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._listens = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See the base class."""
+        await super().startup(sockets)
+        if self.started:
+            self._listens()
+
+
+def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    tls = settings.tls
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.limits.drain)),
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
+        ssl_ca_certs=None if tls is None or tls.clients is None else str(tls.clients),
+        ssl_cert_reqs=_certificates(settings),
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(
+            f"the TLS files cannot be used: {error}", expected="PEM files that belong together"
+        ) from error
+    return config
+
+
+def _certificates(settings: Settings) -> ssl.VerifyMode:
+    import ssl
+
+    asks = settings.tls is not None and settings.tls.clients is not None
+    return ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket on an address, which nothing connects to yet.
+
+    Raises:
+        InputError: The address is no address here, or is taken.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            remedy="--host and --http-port choose others; port 0 is any that is free",
+        ) from error
+    return listening
+
+
+def _addresses(settings: Settings, listening: socket.socket) -> Addresses:
+    scheme = "http" if settings.tls is None else "https"
+    host, port = listening.getsockname()[:2]
+    return Addresses(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")

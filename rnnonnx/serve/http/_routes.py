@@ -1,0 +1,235 @@
+"""The addresses of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ... import __version__
+from .._errors import Kind, RefusedError
+from .._models import Carry, Streams
+from .._service import EXTENSIONS, PLATFORM
+from ._body import accepted, pack, read_body
+from ._codec import HEADER, read_request, write_response
+from ._documents import (
+    IndexItem,
+    IndexRequest,
+    ModelDocument,
+    RepositoryRequest,
+    ServerDocument,
+    TensorDocument,
+)
+from ._errors import error_response
+from ._openapi import document as openapi
+from ._statistics import document as statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from starlette.requests import Request
+
+    from .._service import Service
+
+CLIENT_GONE: Final = 499
+"""Nobody receives it; it is for the log and the metrics, as nginx has it."""
+Result = TypeVar("Result")
+Document = TypeVar("Document")
+
+
+class Api:
+    """The endpoints over a service.
+
+    Args:
+        service: The server.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        model = "/v2/models/{model}"
+        version = model + "/versions/{version}"
+        repository = "/v2/repository"
+        found = [
+            # what is asked for most stands first: Starlette looks from top to bottom
+            Route(f"{model}/infer", self.infer, methods=["POST"]),
+            Route(f"{version}/infer", self.infer, methods=["POST"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
+            Route("/v2", self.server, methods=["GET"]),
+            Route("/v2/health/live", self.live, methods=["GET"]),
+            Route("/v2/health/ready", self.ready, methods=["GET"]),
+            Route("/v2/models/stats", self.statistics, methods=["GET"]),
+            Route(f"{repository}/index", self.index, methods=["POST"]),
+            Route(f"{repository}/models/{{model}}/load", self.load, methods=["POST"]),
+            Route(f"{repository}/models/{{model}}/unload", self.unload, methods=["POST"]),
+        ]
+        for path in (model, version):
+            found += [
+                Route(path, self.model, methods=["GET"]),
+                Route(f"{path}/ready", self.model_ready, methods=["GET"]),
+                Route(f"{path}/stats", self.statistics, methods=["GET"]),
+            ]
+        return found
+
+    async def openapi(self, _request: Request) -> Response:
+        """What this server understands, as an OpenAPI document."""
+        return _json(openapi())
+
+    async def server(self, _request: Request) -> Response:
+        """The server's name and extensions."""
+        return _json(ServerDocument("rnnonnx", __version__, list(EXTENSIONS)))
+
+    async def live(self, _request: Request) -> Response:
+        """Whether the process answers."""
+        return Response()
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether requests are taken."""
+        if self._service.ready:
+            return Response()
+        return error_response(
+            503, "the server is not ready: a model is not loaded, or it goes down"
+        )
+
+    async def model(self, request: Request) -> Response:
+        """What a model takes and gives."""
+        found = self._service.metadata(*_named(request))
+        tensors = [
+            [TensorDocument(item.name, item.datatype, list(item.shape)) for item in side]
+            for side in (found.inputs, found.outputs)
+        ]
+        return _json(ModelDocument(found.name, [found.version], PLATFORM, *tensors))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether a model is loaded."""
+        name, version = _named(request)
+        if self._service.is_ready(name, version):
+            return Response()
+        return error_response(503, f"model {name!r} is not loaded")
+
+    async def statistics(self, request: Request) -> Response:
+        """What one model, or each, has done."""
+        return _json(statistics(self._service.statistics(*_named(request))))
+
+    async def index(self, request: Request) -> Response:
+        """All models that may be served."""
+        wanted = await self._document(request, IndexRequest)
+        return _json(
+            [
+                IndexItem(
+                    item.name, item.version, "READY" if item.ready else "UNAVAILABLE", item.reason
+                )
+                for item in self._service.index(ready=wanted.ready)
+            ]
+        )
+
+    async def load(self, request: Request) -> Response:
+        """Load a model, or replace it by what its file holds now."""
+        wanted = await self._document(request, RepositoryRequest)
+        name, _ = _named(request)
+        await self._service.load(request.state.caller, name, _carry(wanted))
+        return Response()
+
+    async def unload(self, request: Request) -> Response:
+        """Unload a model."""
+        wanted = await self._document(request, RepositoryRequest)
+        name, _ = _named(request)
+        await self._service.unload(request.state.caller, name, _carry(wanted))
+        return Response()
+
+    async def infer(self, request: Request) -> Response:
+        """Run a model, or step a sequence of it."""
+        body = await read_body(request, self._service.settings.limits.body)
+        name, version = _named(request)
+        parsed = read_request(name, version, body, request.headers.get(HEADER))
+        running = self._service.infer(request.state.caller, parsed.request)
+        response = await while_connected(request, running)
+        if response is None:
+            return Response(status_code=CLIENT_GONE)
+        content, length = write_response(parsed, response)
+        headers = {} if length is None else {HEADER: str(length)}
+        encoding = accepted(request.headers.get("accept-encoding"))
+        if encoding is not None:
+            content = await pack(content, encoding)
+            headers["Content-Encoding"] = encoding
+        kind = "application/json" if length is None else "application/octet-stream"
+        return Response(content, headers=headers, media_type=kind)
+
+    async def _document(self, request: Request, kind: type[Document]) -> Document:
+        body = await read_body(request, self._service.settings.limits.body)
+        try:
+            return msgspec.json.decode(body or b"{}", type=kind)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise RefusedError(Kind.INVALID, f"the request is malformed: {error}") from error
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Await work for a client whose body has been read; None if the client goes before.
+
+    The work is cancelled then. Where that comes too late, what it has given is returned.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    finally:
+        gone.cancel()
+        task.cancel()
+    return None if task.cancelled() else task.result()
+
+
+def _named(request: Request) -> tuple[str, str]:
+    """The model and version of an address."""
+    parameters = request.path_params
+    return parameters.get("model", ""), parameters.get("version", "")
+
+
+def _carry(wanted: RepositoryRequest) -> Carry:
+    """What a request to load or unload says of the open sequences.
+
+    Raises:
+        RefusedError: It says something else as well, or something wrong.
+    """
+    parameters = dict(wanted.parameters)
+    parameters.pop("unload_dependents", None)  # there are none
+    streams = parameters.pop("streams", "keep")
+    names = parameters.pop("map_states", None)
+    if parameters:
+        raise RefusedError(
+            Kind.INVALID,
+            f"the parameters {sorted(parameters)[:5]} are not served: a model is loaded from the"
+            " file that the server was given, as it is",
+            expected="streams, map_states",
+        )
+    try:
+        kind = Streams(streams)
+        mapping = None if names is None else _mapping(str(names))
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(
+            Kind.INVALID,
+            f"the parameters are wrong: {error}",
+            expected='streams: "keep", "map" or "end"; map_states: a JSON object of names, as text',
+        ) from error
+    return Carry(Streams.MAP if mapping is not None else kind, mapping)
+
+
+def _mapping(text: str) -> dict[str, str | None]:
+    names = json.loads(text)
+    if not isinstance(names, dict):
+        raise ValueError("map_states is no JSON object")  # noqa: TRY004 (it is text)
+    if not all(value is None or isinstance(value, str) for value in names.values()):
+        raise ValueError("map_states maps names to names")
+    return names
+
+
+def _json(document: Any) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")
