@@ -129,14 +129,6 @@ def custom_objects(items: Iterable[str]) -> dict[str, Any] | None:
     return found or None
 
 
-def providers(names: Iterable[str]) -> Any:
-    """The values of `--provider` as `Model.load` takes them."""
-    given = list(names)
-    if given == ["auto"]:
-        return "auto"
-    return [_PROVIDERS.get(name.lower(), name) for name in given] or None
-
-
 def values(items: Iterable[str], option: str) -> dict[str, Any]:
     """`["a=1", "b=[2, 3]"]` as values by name.
 
