@@ -173,6 +173,15 @@ def serve(
         int,
         typer.Option(min=1, metavar="BYTES", help="Largest input.", rich_help_panel=_SECURITY),
     ] = 64 * 2**20,
+    receive_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="How long the body of a request may take to come.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = 60.0,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(help="What is written to the log, as JSON on standard error."),
@@ -216,6 +225,7 @@ def serve(
             waiting=max_waiting,
             sequences=max_sequences,
             rate=rate,
+            receive=receive_timeout,
         ),
         tls=_tls(tls_certificate, tls_key, tls_clients),
         state_folder=state_dir,

@@ -36,6 +36,8 @@ class Kind(Enum):
     """The sequence is open already, or what is open does not fit what is asked."""
     TOO_LARGE = "too large"
     """The request or one of its tensors is larger than is taken."""
+    TIMEOUT = "timeout"
+    """The request did not come whole in time."""
     FAILED = "failed"
     """The request was right, and ONNX Runtime could not run the model on its values."""
     LIMITED = "limited"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,18 +114,24 @@ class Inference:
     async def _in_turn(
         self, host: ModelHost, caller: Caller, request: InferRequest
     ) -> InferResponse:
-        async with AsyncExitStack() as stack:
-            if request.sequence is not None:
-                key = stream_id(caller, request.sequence.id)
-                await stack.enter_async_context(host.sequences.lanes.turn(key))
-            await host.gate.enter()
-            stack.callback(host.gate.leave)
+        if request.sequence is None:
+            return await self._inside(host, caller, request)
+        async with host.sequences.lanes.turn(stream_id(caller, request.sequence.id)):
+            return await self._inside(host, caller, request)
+
+    async def _inside(
+        self, host: ModelHost, caller: Caller, request: InferRequest
+    ) -> InferResponse:
+        await host.gate.enter()
+        try:
             model = host.model
             if model is None:  # unloaded while this request waited
                 raise unloaded(host)
             if host.pool is None:
                 return await self._stateless(host, model, request)
             return await self._stateful(host, caller, model, request)
+        finally:
+            host.gate.leave()
 
     async def _stateful(
         self, host: ModelHost, caller: Caller, model: Model, request: InferRequest

@@ -101,7 +101,7 @@ def read_keys(path: Path) -> list[Key]:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File)
         for key in found.keys:
-            bytes.fromhex(key.salt)
+            _check_sizes(key)
     except OSError as error:
         raise InputError(f"cannot read the keys {str(path)!r}: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -116,6 +116,17 @@ def read_keys(path: Path) -> list[Key]:
             received=f"format {found.format}",
         )
     return found.keys
+
+
+def _check_sizes(key: Key) -> None:
+    """Whether salt and hash are what they say.
+
+    Raises:
+        ValueError: They are not.
+    """
+    sizes = len(bytes.fromhex(key.salt)), len(bytes.fromhex(key.hash))
+    if sizes != (blake2b.SALT_SIZE, blake2b.MAX_DIGEST_SIZE):
+        raise ValueError(f"the salt or hash of {key.name!r} is cut short, or longer than it is")
 
 
 def add_key(path: Path, name: str, *, admin: bool = False) -> str:

@@ -1,8 +1,9 @@
 """The server without any protocol: what HTTP, gRPC and WebSocket fronts stand on.
 
-A front turns what it receives into a `Caller` (`Service.authenticate`) and an `InferRequest`,
-awaits `Service.infer`, and turns the `InferResponse`, or the `RefusedError` that was raised, into
-what its protocol has. All of it runs in one event loop.
+A front turns what it receives into a `Caller` (`Service.authenticate`), counts it
+(`Service.admit`), makes an `InferRequest` and awaits `Service.infer`. It turns the
+`InferResponse`, or the `RefusedError` that was raised, into what its protocol has. All of it
+runs in one event loop.
 """
 
 from __future__ import annotations
@@ -175,17 +176,23 @@ class Service:
         return self._keys.asked
 
     def authenticate(self, authorization: str | None) -> Caller:
-        """Who sends a request, which counts against the rate limit.
+        """Who sends a request, or opens a connection.
 
         Args:
             authorization: The header or metadata `authorization`, if there is one.
 
         Raises:
-            RefusedError: The key is missing or unknown, or has sent too much.
+            RefusedError: The key is missing or unknown.
         """
-        caller = self._keys.caller(authorization)
+        return self._keys.caller(authorization)
+
+    def admit(self, caller: Caller) -> None:
+        """Count a request, or a message of a connection, against the rate of its key.
+
+        Raises:
+            RefusedError: It is one too many.
+        """
         self._rate.check(caller)
-        return caller
 
     # --- requests --------------------------------------------------------------------------
 

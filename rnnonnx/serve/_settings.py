@@ -72,6 +72,7 @@ class Limits:
         sequences: Most sequences of one key that are open at once, in each model; None is as
             many as the model has room for.
         rate: Requests of one key in a time, as `limits` writes it: `"100/second"`; None is any.
+        receive: Seconds that the body of a request has to come.
         drain: Seconds that requests have to end when the server goes down.
     """
 
@@ -80,6 +81,7 @@ class Limits:
     waiting: int = 4096
     sequences: int | None = None
     rate: str | None = None
+    receive: float = 60.0
     drain: float = 30.0
 
 

@@ -164,6 +164,29 @@ def test_a_full_server_says_when_to_come_again_and_a_lost_client_frees_its_row(k
     assert streams(keyed) == 0
 
 
+def test_a_client_that_goes_within_its_body(keyed):
+    """The log of the server is without a traceback: the fixture looks at its end."""
+
+    def gone():
+        found = ask(keyed, "root", "GET", "/metrics")[2]
+        (line,) = [
+            line
+            for line in found.splitlines()
+            if line.startswith(b"rnnonnx_requests_total") and b'"499"' in line
+        ]
+        return float(line.split()[-1])
+
+    before = gone()
+    server, keys = keyed
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", INFER)
+    connection.putheader("Authorization", f"Bearer {keys['a']}")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    connection.close()
+    until(lambda: gone() == before + 1)
+
+
 def test_tls(models, kit, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes the certificate, is not installed")

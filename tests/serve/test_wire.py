@@ -216,6 +216,16 @@ def test_a_tensor_that_is_too_large_is_413(server):
     refused(answer, 413, "'x' is larger", "no state has changed")
 
 
+def test_a_body_that_does_not_come_is_408(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", INFER)
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    response = connection.getresponse()
+    refused((response.status, response.headers, response.read()), 408, "in time")
+    connection.close()
+
+
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
 def test_a_bomb_is_413(server, packing):
     bomb = (gzip.compress if packing == "gzip" else zlib.compress)(bytes(200 * MIB), 9)

@@ -12,6 +12,8 @@ from .._errors import Kind, RefusedError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from .._settings import Limits
+
 _ASIDE: Final = 256 * 1024
 """Bodies from this size on are packed and unpacked in a thread, so that the loop goes on."""
 _EITHER: Final = 32 + zlib.MAX_WBITS
@@ -20,22 +22,25 @@ _FAST: Final = 1
 """Level of compression: outputs are floats, of which more effort saves little."""
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limits: Limits) -> bytes:
     """The body of a request, unpacked.
 
     Raises:
-        RefusedError: It is too large, packed in a way that is not known, or damaged.
+        RefusedError: It is too large or late, packed in a way that is not known, or damaged.
     """
+    limit = limits.body
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-    body = b"".join(parts)
+    try:
+        async with asyncio.timeout(limits.receive):
+            body = await _whole(request, limit)
+    except TimeoutError:
+        raise RefusedError(
+            Kind.TIMEOUT,
+            "the body has not come in time; no state has changed",
+            expected=f"within {limits.receive:g} s",
+        ) from None
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body
@@ -49,6 +54,16 @@ async def read_body(request: Request, limit: int) -> bytes:
     if len(body) < _ASIDE // 8:  # a thousandfold bomb of this size is unpacked to the limit alone
         return unpack(body, limit)
     return await asyncio.to_thread(unpack, body, limit)
+
+
+async def _whole(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def unpack(body: bytes, limit: int) -> bytes:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger("rnnonnx.serve")
 
+_CLIENT_GONE: Final = 499
+"""As nginx has it."""
+
 STATUSES: Final = {
     Kind.INVALID: HTTPStatus.BAD_REQUEST,
     Kind.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
@@ -29,6 +32,7 @@ STATUSES: Final = {
     Kind.NOT_FOUND: HTTPStatus.NOT_FOUND,
     Kind.CONFLICT: HTTPStatus.CONFLICT,
     Kind.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Kind.TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     Kind.FAILED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Kind.LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     Kind.FULL: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -71,6 +75,16 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for these alone)
     text = f"{request.method} {request.url.path[:200]}: {error.detail}"
     return error_response(error.status_code, text, error.headers)
+
+
+async def on_client_gone(_request: Request, _error: Exception) -> Response:
+    """Starlette's handler for a client that goes before its body has come."""
+    return client_gone()
+
+
+def client_gone() -> Response:
+    """What nobody receives: it is for the log and the metrics."""
+    return Response(status_code=_CLIENT_GONE)
 
 
 async def on_bug(_request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ class Gatekeeper:
     """ASGI middleware. Endpoints find the `Caller` in `request.state.caller`.
 
     A WebSocket's Host and Origin are checked here; its key is not, since browsers cannot send the
-    header: its endpoint calls `Service.authenticate` itself.
+    header: its endpoint calls `Service.authenticate` itself, and `Service.admit` for each message.
 
     Args:
         app: What it stands before.
@@ -53,6 +53,7 @@ class Gatekeeper:
             self._check_host(headers)
             if scope["type"] == "http" and scope["path"] not in PUBLIC:
                 caller = self._service.authenticate(headers.get("authorization"))
+                self._service.admit(caller)
                 scope.setdefault("state", {})["caller"] = caller
         except RnnonnxError as error:
             if scope["type"] == "websocket":

@@ -26,6 +26,7 @@ _REFUSALS: Final = {
     "401": "The API key is missing or not known.",
     "403": "The key may not do it, or the page is of another site.",
     "404": "There is no such model or sequence.",
+    "408": "The body did not come in time.",
     "409": "The sequence is open already, or does not fit the new model.",
     "413": "The body or a tensor is too large.",
     "422": "The model cannot be run on these values, or cannot be loaded.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -24,7 +24,7 @@ from ._documents import (
     ServerDocument,
     TensorDocument,
 )
-from ._errors import error_response
+from ._errors import client_gone, error_response
 from ._openapi import document as openapi
 from ._statistics import document as statistics
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from .._service import Service
 
-CLIENT_GONE: Final = 499
-"""Nobody receives it; it is for the log and the metrics, as nginx has it."""
 Result = TypeVar("Result")
 Document = TypeVar("Document")
 
@@ -145,13 +143,13 @@ class Api:
 
     async def infer(self, request: Request) -> Response:
         """Run a model, or step a sequence of it."""
-        body = await read_body(request, self._service.settings.limits.body)
+        body = await read_body(request, self._service.settings.limits)
         name, version = _named(request)
         parsed = read_request(name, version, body, request.headers.get(HEADER))
         running = self._service.infer(request.state.caller, parsed.request)
         response = await while_connected(request, running)
         if response is None:
-            return Response(status_code=CLIENT_GONE)
+            return client_gone()
         content, length = write_response(parsed, response)
         headers = {} if length is None else {HEADER: str(length)}
         encoding = accepted(request.headers.get("accept-encoding"))
@@ -162,7 +160,7 @@ class Api:
         return Response(content, headers=headers, media_type=kind)
 
     async def _document(self, request: Request, kind: type[Document]) -> Document:
-        body = await read_body(request, self._service.settings.limits.body)
+        body = await read_body(request, self._service.settings.limits)
         try:
             return msgspec.json.decode(body or b"{}", type=kind)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

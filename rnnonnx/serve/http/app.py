@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from ...errors import RnnonnxError
 from .._metrics import Metrics
-from ._errors import on_bug, on_http_error, on_rnnonnx_error
+from ._errors import on_bug, on_client_gone, on_http_error, on_rnnonnx_error
 from ._gatekeeper import Gatekeeper
 from ._measured import Measured, metrics_endpoint
 from ._routes import Api
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def create_app(
     service: Service,
     *,
+    metrics: Metrics | None = None,
     routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
@@ -35,10 +37,11 @@ def create_app(
 
     Args:
         service: The server; who makes it starts and stops it.
+        metrics: Where measurements go, which fronts may share; None makes some.
         routes: Routes beside those of the protocol.
         lifespan: As Starlette has it.
     """
-    metrics = Metrics(service)
+    metrics = Metrics(service) if metrics is None else metrics
     app = Starlette(
         routes=[
             *Api(service).routes(),
@@ -52,6 +55,7 @@ def create_app(
         exception_handlers={
             RnnonnxError: on_rnnonnx_error,
             HTTPException: on_http_error,
+            ClientDisconnect: on_client_gone,
             Exception: on_bug,
         },
         lifespan=lifespan,
