@@ -63,7 +63,8 @@ def run_parts(work: Work, parts: Sequence[Part], workers: int) -> Iterator[Done]
     """Do all parts in threads; each as soon as it is done.
 
     Raises:
-        RnnonnxError: One of them failed. Those that run at that time are done first.
+        RnnonnxError: Some failed, and this is the error of the first of them. Those that run at
+            that time are done first.
     """
     mine = threading.local()
 
@@ -74,23 +75,23 @@ def run_parts(work: Work, parts: Sequence[Part], workers: int) -> Iterator[Done]
         return worker.do(part)
 
     todo = iter(parts)
-    running: set[Future[Done]] = set()
-    failure: RnnonnxError | None = None
+    running: dict[Future[Done], int] = {}
+    failures: dict[int, RnnonnxError] = {}
     with ThreadPoolExecutor(workers, "rnnonnx-score") as pool:
         try:
             while True:
                 # no more than are needed to keep all busy: results wait in memory to be written
-                while failure is None and len(running) < 2 * workers and (part := next(todo, None)):
-                    running.add(pool.submit(do, part))
+                while not failures and len(running) < 2 * workers and (part := next(todo, None)):
+                    running[pool.submit(do, part)] = part.number
                 if not running:
                     break
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number = running.pop(future)
                     try:
                         yield future.result()
                     except RnnonnxError as error:
-                        failure = failure or error
+                        failures[number] = error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[min(failures)]

@@ -6,6 +6,7 @@ Nothing but this module imports Ray. It is the extra `ray`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +89,7 @@ def run_parts(work: Work, parts: Sequence[Part], workers: int) -> Iterator[Done]
     An error comes back as a value, since Ray would wrap it.
 
     Raises:
-        RnnonnxError: A part failed.
+        RnnonnxError: Some failed, and this is the error of the first of them.
     """
     ray = _ray()
     with _cluster(ray, workers):
@@ -101,10 +102,19 @@ def run_parts(work: Work, parts: Sequence[Part], workers: int) -> Iterator[Done]
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
         )
+        waiting = {part.number for part in parts}
+        failures: dict[int, str] = {}
         for row in results.iter_rows():
+            waiting.discard(row["number"])
             if row["error"]:
-                raise unpacked_error(row["error"])
-            yield Done(Part(row["number"], row["start"], row["stop"]), row["content"])
+                failures[row["number"]] = row["error"]
+            else:
+                yield Done(Part(row["number"], row["start"], row["stop"]), row["content"])
+            # a part before the one that failed may fail, too
+            if failures and min(failures) < min(waiting, default=math.inf):
+                break
+    if failures:
+        raise unpacked_error(failures[min(failures)])
 
 
 class _Parts:

@@ -370,3 +370,18 @@ def test_ray_that_is_missing(place, monkeypatch):
 
 def test_parts_are_named_in_their_order():
     assert Part(7, 0, 1).name == "part-000007.arrow"
+
+
+def test_the_first_of_several_errors_is_told(place):
+    table = pq.read_table(place / "x.parquet")
+    rows = [[] if i % 10 == 9 else x for i, x in enumerate(table["x"].to_pylist())]
+    pq.write_table(table.set_column(1, "x", pa.array(rows, KIND)), place / "x.parquet")
+    for workers in (1, 4):
+        with pytest.raises(InputError, match="key 'k9'"):
+            score_files(
+                place / "x.parquet",
+                place / "y.arrow",
+                place / "model.onnx",
+                part_rows=10,
+                workers=workers,
+            )
