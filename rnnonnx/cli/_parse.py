@@ -24,14 +24,6 @@ _PROVIDERS: Final = {
     "openvino": "OpenVINOExecutionProvider",
 }
 
-_PROVIDERS: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-
 
 def pairs(items: Iterable[str], option: str) -> dict[str, str]:
     """`["a=b", "c=d"]` as a dict.

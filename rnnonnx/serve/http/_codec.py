@@ -110,6 +110,9 @@ def write_response(parsed: Parsed, response: InferResponse) -> tuple[bytes, int 
             "sequence_start": step.start,
             "sequence_end": step.end,
         }
+        if step.number is not None:
+            parameters["sequence_request"] = step.number
+            parameters["sequence_replayed"] = response.replayed
         if response.steps is not None:
             parameters["sequence_steps"] = response.steps
     document = Inferred(response.model, response.version, outputs, response.id, parameters)
@@ -182,7 +185,19 @@ def _step(parameters: Parameters) -> Step | None:
             expected="a whole number or a text",
             received=repr(sequence)[:40],
         )
-    return Step(sequence, start, end)
+    return Step(sequence, start, end, _number(parameters))
+
+
+def _number(parameters: Parameters) -> int | None:
+    """The request's number in its sequence, if it has one."""
+    value = parameters.get("sequence_request")
+    if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+        raise _invalid(
+            "the parameter sequence_request is no number of a request; no state has changed",
+            expected="a whole number, 0 or more",
+            received=repr(value)[:40],
+        )
+    return value
 
 
 def _flag(parameters: Parameters, name: str) -> bool:
