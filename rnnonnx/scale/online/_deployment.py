@@ -101,7 +101,9 @@ def run_online(
             try:
                 serve.run(application, name=APPLICATION, route_prefix="/")
             except RuntimeError as error:
-                raise RnnonnxError(f"Ray could not start what serves: {error}") from error
+                raise RnnonnxError(
+                    f"Ray could not start what serves: {error}", received=_said(serve)
+                ) from error
             scheme = "http" if settings.tls is None else "https"
             announce(f"{scheme}://{settings.host}:{port}")
             over.wait()
@@ -157,6 +159,14 @@ def build(
         graceful_shutdown_timeout_s=5,
     )
     return front.bind(*models)
+
+
+def _said(serve: Any) -> str:
+    """The last lines of what Ray says of the deployments that have failed."""
+    application = serve.status().applications.get(APPLICATION)
+    deployments = {} if application is None else application.deployments
+    found = [one.message for one in deployments.values() if one.message]
+    return "\n".join(found)[-1000:]
 
 
 class _Bound:
