@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import PoolError, RnnonnxError, StateError
 from ._errors import Kind, RefusedError, refusal
 from ._gate import Gate, Places
-from ._sequences import Sequences
+from ._sequences import Sequences, read_id
 from ._settings import MODEL_NAME, ModelFile
 from ._stats import Counts
 
@@ -174,7 +174,8 @@ class ModelHost:
         if carry.streams is Streams.MAP:
             states = (before or pool.manifest).states
             names = carry.map_states or {state.name: state.name for state in states}
-        pool.restore(snapshot, map_states=names)
+        for stream in pool.restore(snapshot, map_states=names):
+            read_id(stream.id)
 
     def _take(self, model: Model | None, pool: StreamPool | None) -> None:
         self.model, self.pool = model, pool

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ..errors import PoolError, RnnonnxError, StreamClosedError
+from ..errors import PoolError, RnnonnxError, StateFileError, StreamClosedError
 from ._errors import RETRY_SECONDS, Kind, RefusedError, refusal
 from ._gate import Lanes
 
@@ -249,9 +249,22 @@ def stream_id(caller: Caller, sequence: SequenceId) -> str:
 
 
 def read_id(key: str) -> tuple[str, SequenceId]:
-    """Whose sequence a stream of the pool is, and what its owner calls it."""
-    owner, sequence = json.loads(key)
-    return owner, sequence
+    """Whose sequence a stream of the pool is, and what its owner calls it.
+
+    Raises:
+        StateFileError: No server has given this id: it is of a snapshot made elsewhere.
+    """
+    try:
+        owner, sequence = json.loads(key)
+        if isinstance(owner, str) and json.dumps([owner, sequence]) == key:
+            return owner, Step(sequence).id
+    except (ValueError, TypeError, RecursionError, RefusedError):
+        pass
+    raise StateFileError(
+        "a stream of the snapshot has an id that no server gives",
+        expected='the JSON of a key and a sequence id: ["", 7]',
+        received=key[:200],
+    )
 
 
 def _after_failure(step: Step) -> str:

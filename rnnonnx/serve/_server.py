@@ -50,9 +50,7 @@ def run_server(settings: Settings, announce: Callable[[Addresses], object]) -> N
         RnnonnxError: It cannot start: a port is taken, a model or a key file is wrong.
         KeyboardInterrupt: It was ended by SIGINT.
     """
-    # NOTE: uvicorn handles the signal while it runs, and raises it once more when it has ended,
-    # for the handler of before: after a SIGTERM the process is to end as it is
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         with _uvicorn_loop() as runner:
             runner.run(_serve(settings, announce))
@@ -76,11 +74,34 @@ async def _serve(settings: Settings, announce: Callable[[Addresses], object]) ->
         app = create_app(service, lifespan=_lifespan(service))
         server = _Uvicorn(_config(app, settings), lambda: announce(_addresses(settings, listening)))
         try:
-            await service.start()
-            await server.serve(sockets=[listening])
+            if await _started(service, server):
+                await server.serve(sockets=[listening])
         finally:
             # a second time where all went well; the sequences are kept also where it did not
             await _to_its_end(service.stop())
+
+
+async def _started(service: Service, server: uvicorn.Server) -> bool:
+    """Start the service; False if a SIGTERM comes before it has.
+
+    From here on a SIGTERM ends the server. NOTE: uvicorn handles it while it runs, and raises it
+    once more at its end, for the handler of before: then this one, which has nothing left to do.
+    """
+    loop = asyncio.get_running_loop()
+    starting = asyncio.ensure_future(service.start())
+
+    def end(*_arguments: object) -> None:
+        server.should_exit = True
+        loop.call_soon_threadsafe(starting.cancel)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        if server.should_exit:
+            return False
+        raise
+    return not server.should_exit
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

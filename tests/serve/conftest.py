@@ -219,7 +219,7 @@ def own_models(tmp_path):
 def server(models):
     """One server with all models, and small limits, for tests that leave nothing open."""
     files = [models / f"{name}.onnx" for name in ("ledger", "two", "failing", "stateless", "lstm")]
-    limits = ["--max-body", 2**20, "--max-tensor", 2**19, "--receive-timeout", 1]
+    limits = ["--max-body", 2**20, "--max-tensor", 2**19, "--receive-timeout", 2]
     with serving(*files, *limits) as running:
         yield running
 

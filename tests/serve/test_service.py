@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rnnonnx import InputError, StateFileError
+from rnnonnx.errors import PoolFullError
 from rnnonnx.serve import (
     ANYBODY,
     Caller,
@@ -298,6 +299,62 @@ def test_kept_sequences_of_another_model_stop_the_start(own_models, kit, tmp_pat
     # nothing is lost
     (own_models / "ledger.onnx").write_bytes(kit.ledger())
     assert kit.run(start()) == kit.ledger_of([1, 2])
+
+
+def test_sequences_of_a_model_that_is_not_loaded_are_kept(models, kit, tmp_path):
+    """Over two restarts: unloaded when the server ends, and not loaded when it starts."""
+    options = {"repository": models, "state_folder": tmp_path / "kept"}
+
+    async def first():
+        async with kit.service(models, **options) as service:
+            await stepped(service, 1, Step("s", start=True))
+            await service.unload(ANYBODY, "ledger", Carry())
+
+    async def second():
+        async with kit.service(models, names=(), **options):
+            pass
+
+    async def third():
+        async with kit.service(models, names=(), **options) as service:
+            await service.load(ANYBODY, "ledger", Carry())
+            assert await stepped(service, 2, Step("s", end=True)) == kit.ledger_of([1, 2])
+
+    file = tmp_path / "kept" / "ledger.streams"
+    for main, there in [(first, True), (second, True), (third, False)]:
+        kit.run(main())
+        assert file.exists() is there
+
+
+def test_more_kept_sequences_than_there_is_room_for_stop_the_start(models, kit, tmp_path):
+    async def main(capacity, count):
+        pooling = Pooling(capacity=capacity)
+        folder = tmp_path / "kept"
+        async with kit.service(models, state_folder=folder, pooling=pooling) as service:
+            for i in range(count):
+                await stepped(service, i, Step(i + 1, start=True))
+            return len(service.open_sequences(ANYBODY, "ledger"))
+
+    kit.run(main(3, 3))
+    with pytest.raises(PoolFullError):
+        kit.run(main(2, 0))
+    assert kit.run(main(3, 0)) == 3
+
+
+@pytest.mark.parametrize("name", ["a", "7", '["a"]', '["a", 0]', '["a",7]', '[7, "a"]', "[" * 9999])
+def test_kept_streams_of_another_program_stop_the_start(models, kit, tmp_path, name):
+    from rnnonnx.runtime import StreamPool
+
+    with StreamPool(models / "ledger.onnx") as pool:
+        pool.open(name)
+        (tmp_path / "ledger.streams").write_bytes(pool.snapshot())
+
+    async def start():
+        async with kit.service(models, state_folder=tmp_path):
+            pass
+
+    with pytest.raises(StateFileError, match="no server gives"):
+        kit.run(start())
+    assert (tmp_path / "ledger.streams").exists()
 
 
 def test_kept_sequences_that_are_damaged_stop_the_start(own_models, kit, tmp_path):
