@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
-from ._pyarrow import pyarrow
+from ..errors import InputError
+from ._pyarrow import pyarrow, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +153,8 @@ class Column(Sequence["Array | Problem"]):
                     )
                 self._shape = tuple(shape)
         if pa.types.is_struct(column.type):
-            fields = [field.name for field in column.type]
+            with reading(f"the column {name!r}"):
+                fields = [field.name for field in column.type]
             if sorted(fields) != ["data", "shape"]:
                 raise InputError(
                     f"the column {name!r} holds no numbers",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import tokenize
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
+from ..errors import InputError
 from ._pyarrow import pyarrow, reading
 from ._rows import OFFSETS, ArrayRows, Chunk, NamedRows, TableRows, chunk_of
 
@@ -17,13 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rnnonnx.manifest import Manifest
-
+    from ..manifest import Manifest
     from ._layout import Layout
     from ._rows import Rows
     from ._settings import Settings
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+# What NumPy, zipfile and zlib raise for files that are damaged.
+_OF_DAMAGED: Final = (
+    *(ValueError, EOFError, KeyError, SyntaxError, TypeError, OverflowError, MemoryError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
 
 PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
@@ -140,6 +147,8 @@ class ParquetRows:
             (file, number) for file in opened for number in range(file.metadata.num_row_groups)
         ]
         sizes = [file.metadata.row_group(number).num_rows for file, number in self._groups]
+        if min(sizes, default=0) < 0 or sum(sizes) != sum(f.metadata.num_rows for f in opened):
+            raise InputError(f"{files[0]} is damaged: its row groups have other rows than it says")
         self._ends = np.cumsum([0, *sizes])
         self.count = int(self._ends[-1])
         self._schema = opened[0].schema_arrow
@@ -165,6 +174,10 @@ class ParquetRows:
             file, number = self._groups[group]
             with reading(self._what):
                 table = file.read_row_group(number, columns=list(columns))
+            if table.num_rows != self._ends[group + 1] - self._ends[group]:
+                raise InputError(
+                    f"{self._what} is damaged: a row group has other rows than it says"
+                )
             self._last = (group, columns, table)
         return self._last[2]
 
@@ -182,7 +195,7 @@ def _load(path: Path) -> Array | dict[str, Array]:
             return np.asarray(loaded)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, SyntaxError) as error:
+    except _OF_DAMAGED as error:
         raise InputError(
             f"{path} cannot be read",
             expected="arrays of numbers, as np.save and np.savez write them",

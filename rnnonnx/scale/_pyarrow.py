@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import InputError
+from .._extras import require
+from ..errors import InputError, RnnonnxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,11 @@ def pyarrow(module: str = "pyarrow") -> Any:
     return require(module, extra="score", purpose="scoring sequences")
 
 
+# What pyarrow raises beside its own errors where a file is damaged: names that are no text,
+# sizes that no memory holds, counts below zero, types that it does not know.
+_OF_DAMAGED: Final = (ValueError, OverflowError, MemoryError, IndexError, KeyError)
+
+
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Tell what pyarrow cannot read as an error of ours.
@@ -33,7 +38,9 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except pyarrow().ArrowException as error:
+    except RnnonnxError:
+        raise
+    except (pyarrow().ArrowException, *_OF_DAMAGED) as error:
         raise InputError(f"{what} cannot be read", received=str(error)[:500]) from error
     except OSError as error:
         raise InputError(f"{what} cannot be read: {error.strerror or error}") from error

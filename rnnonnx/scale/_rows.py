@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
+from ..errors import InputError
 from ._columns import Column, Problem
 from ._layout import KEY
-from ._pyarrow import pyarrow
+from ._pyarrow import pyarrow, reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,35 +64,43 @@ def chunk_of(table: Any, layout: Layout, start: int = 0) -> Chunk:
     Raises:
         InputError: A column holds no numbers.
     """
-    if layout.key is None:
-        keys = pyarrow().array(np.arange(start, start + table.num_rows))
-    else:
-        keys = table.column(layout.key).combine_chunks()
-        if isinstance(keys, pyarrow().ChunkedArray):
-            keys = pyarrow().concat_arrays(keys.chunks)
-    inputs = {name: Column(column, table.column(column)) for name, column in layout.columns.items()}
+    with reading("a column of the rows"):
+        # NOTE: Arrow believes what a file says of itself, and reads beyond its end if damaged.
+        table.validate(full=True)
+        inputs = {
+            name: Column(column, table.column(column)) for name, column in layout.columns.items()
+        }
+        if layout.key is None:
+            keys = pyarrow().array(np.arange(start, start + table.num_rows))
+        else:
+            keys = _whole(table.column(layout.key))
     return Chunk(layout.key or KEY, keys, inputs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _whole(column: Any) -> Any:
+    """A column as one array, without a dictionary: a file of Arrow has one, and parts have many."""
+    array = column.combine_chunks()
+    if isinstance(array, pyarrow().ChunkedArray):
+        array = pyarrow().concat_arrays(array.chunks)
+    return array.dictionary_decode() if isinstance(array, pyarrow().DictionaryArray) else array
+
+
 class TableRows:
-    """The rows of a `pyarrow.Table` that is in memory, or mapped into it."""
+    """The rows of a `pyarrow.Table` that is in memory, or mapped into it.
 
-    table: Any
+    Raises:
+        InputError: Its columns have names that are no text, as in a damaged file.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return int(self.table.num_rows)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns."""
-        return tuple(self.table.column_names)
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.count = int(table.num_rows)
+        with reading("the names of the columns"):
+            self.names = tuple(table.column_names)
 
     def read(self, start: int, stop: int, layout: Layout) -> Chunk:
         """Rows `start` to `stop`, not included."""
-        table = self.table.select(layout.read)
+        table = self._table.select(layout.read)
         return chunk_of(table.slice(start, stop - start), layout, start)
 
 

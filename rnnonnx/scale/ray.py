@@ -11,9 +11,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import InputError, RnnonnxError
-
+from .._extras import require
+from ..errors import InputError, RnnonnxError, RunError
 from ._failures import packed_error, unpacked_error
 from ._scorer import Scorer
 from ._settings import Settings, check_count
@@ -90,6 +89,7 @@ def run_parts(work: Work, parts: Sequence[Part], workers: int) -> Iterator[Done]
 
     Raises:
         RnnonnxError: Some failed, and this is the error of the first of them.
+        RunError: Ray itself failed, or its cluster cannot be reached.
     """
     ray = _ray()
     with _cluster(ray, workers):
@@ -177,6 +177,8 @@ def _cluster(ray: Any, workers: int) -> Iterator[None]:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init("local", num_cpus=workers, include_dashboard=False, **_QUIET)
         yield
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise RunError("Ray failed", received=str(error)[:500]) from error
     finally:
         context.enable_progress_bars = bars
         log.setLevel(level)

@@ -94,9 +94,7 @@ class _Pools(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The counts of each pool, by model. They begin anew when a model is replaced."""
-        read = {
-            name: pool.stats() for name, pool in self._service.pools().items()
-        }
+        read = {name: pool.stats() for name, pool in self._service.pools().items()}
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"rnnonnx_{name}", text, labels=["model"])
             for model, stats in read.items():

@@ -385,3 +385,11 @@ def test_the_first_of_several_errors_is_told(place):
                 part_rows=10,
                 workers=workers,
             )
+
+
+def test_keys_with_a_dictionary(place):
+    table = pq.read_table(place / "x.parquet")
+    keys = pa.array([f"group {i % 4 + i // 20}" for i in range(60)]).dictionary_encode()
+    feather.write_feather(table.set_column(0, "key", keys), place / "x.arrow")
+    scored(place, "x.arrow", part_rows=20)
+    assert read(place / "y.arrow")["key"].to_pylist() == keys.to_pylist()

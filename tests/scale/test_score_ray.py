@@ -118,12 +118,53 @@ def test_ray_gives_what_local_gives(place):
     assert told["dataset"]
 
 
-def test_the_command_starts_ray_and_ends_it(place):
+KILL = """
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+parts, command = Path(sys.argv[1]), sys.argv[2:]
+
+
+def processes(name):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+work = subprocess.Popen(command)
+while len(list(parts.glob("part-*"))) < 10 and work.poll() is None:
+    time.sleep(0.01)
+actors = processes(b"ray::MapWorker")
+os.kill(actors[0], signal.SIGKILL)
+told = {"actors": len(actors), "done": len(list(parts.glob("part-*")))}
+told["code"] = work.wait(200)
+told["left"] = processes(b"raylet") + processes(b"ray::")
+print(json.dumps(told))
+"""
+
+
+def test_an_actor_that_is_killed(place):
     command = [sys.executable, "-m", "rnnonnx.cli", "score", place / "model.onnx"]
     command += [place / "good.parquet", "-o"]
-    options = ["--part-rows", "30", "--workers", "2"]
-    out = in_loopback(*command, place / "ray.parquet", *options, "--engine", "ray")
+    options = ["--part-rows", "2", "--workers", "2"]
+    work = [*command, place / "ray.parquet", *options, "--engine", "ray"]
+    out = in_loopback(sys.executable, "-c", KILL, place / "ray.parquet.parts", *work)
     assert out.returncode == 0, out.stderr
+    told = json.loads(out.stdout.splitlines()[-1])
+    assert told["actors"] >= 1
+    assert 10 <= told["done"] < 100
+    assert told["code"] == 0, out.stderr
+    assert told["left"] == [], "Ray was not ended"
     local = subprocess.run(
         [*command, place / "local.parquet", *options],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},

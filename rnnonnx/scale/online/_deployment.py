@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import InputError, RnnonnxError
-from rnnonnx.serve._errors import RETRY_SECONDS, Kind, RefusedError
-
+from ..._extras import require
+from ...errors import InputError, RnnonnxError
+from ...serve._errors import RETRY_SECONDS, Kind, RefusedError
 from ._front import Front, ReplicaGoneError
 from ._replica import THREADS, Replica
 from ._router import by_session, has_affinity, routing
@@ -26,10 +25,9 @@ from ._router import by_session, has_affinity, routing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rnnonnx.manifest import Manifest
-    from rnnonnx.scale.store import StateStore
-    from rnnonnx.serve import ModelFile, Settings
-
+    from ...manifest import Manifest
+    from ...serve import ModelFile, Settings
+    from ..store import StateStore
     from ._messages import Ask, Denied, Told
 
 LOGGER: Final = logging.getLogger("rnnonnx.serve")
@@ -141,7 +139,7 @@ def build(
 
     def app() -> Any:
         """Made in the front's process."""
-        from rnnonnx.serve.http import create_app
+        from ...serve.http import create_app
 
         found = {
             name: (manifest, _OnRay(serve.get_deployment_handle(_deployment(name), APPLICATION)))
@@ -242,8 +240,9 @@ def _manifests(settings: Settings, open_store: Callable[[], StateStore]) -> dict
     NOTE: here, once, since Ray would start a replica that cannot be again and again.
     """
     from rnnonnx.runtime import Model, StreamPool
-    from rnnonnx.serve._keys import read_keys
-    from rnnonnx.serve._limits import RateLimit
+
+    from ...serve._keys import read_keys
+    from ...serve._limits import RateLimit
 
     RateLimit(settings.limits.rate)
     if settings.keys is not None:

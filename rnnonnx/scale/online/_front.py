@@ -10,23 +10,23 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from rnnonnx.serve._errors import RETRY_SECONDS, Kind, RefusedError
-from rnnonnx.serve._gate import Lanes, Places
-from rnnonnx.serve._inference import InferResponse, check_sizes, named_sequence
-from rnnonnx.serve._keys import KeyRing, read_keys
-from rnnonnx.serve._limits import RateLimit
-from rnnonnx.serve._models import VERSION
-from rnnonnx.serve._sequences import stream_id
-from rnnonnx.serve._service import IndexEntry, ModelMetadata, tensor_metadata
-
+from ...serve._errors import RETRY_SECONDS, Kind, RefusedError
+from ...serve._gate import Lanes, Places
+from ...serve._inference import InferResponse, check_sizes, named_sequence
+from ...serve._keys import KeyRing, read_keys
+from ...serve._limits import RateLimit
+from ...serve._models import VERSION
+from ...serve._sequences import stream_id
+from ...serve._service import IndexEntry, ModelMetadata, tensor_metadata
 from ._messages import Ask, Denied, Told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from rnnonnx.manifest import Manifest
     from rnnonnx.runtime import StreamPool
-    from rnnonnx.serve import Caller, Carry, InferRequest, ModelStats, Settings, Step
+
+    from ...manifest import Manifest
+    from ...serve import Caller, Carry, InferRequest, ModelStats, Settings, Step
 
 EXTENSIONS: Final = (
     "sequence",
@@ -71,9 +71,7 @@ class Front:
         models: The manifest and the replicas of each model, by its name.
     """
 
-    def __init__(
-        self, settings: Settings, models: Mapping[str, tuple[Manifest, Replicas]]
-    ) -> None:
+    def __init__(self, settings: Settings, models: Mapping[str, tuple[Manifest, Replicas]]) -> None:
         self.settings = settings
         self._models = models
         self._keys = KeyRing(None if settings.keys is None else read_keys(settings.keys))

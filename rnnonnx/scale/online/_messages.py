@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnnonnx.serve._errors import Kind, RefusedError, refusal
+from ...serve._errors import Kind, RefusedError, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rnnonnx.errors import RnnonnxError
-    from rnnonnx.serve._tensors import Array
+    from ...errors import RnnonnxError
+    from ...serve._tensors import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from rnnonnx.errors import RnnonnxError, StepConflictError, StoreError
 from rnnonnx.runtime import Model, StreamPool
-from rnnonnx.scale.store import StoredStreams
-from rnnonnx.serve._errors import Kind, RefusedError
 
+from ...errors import RnnonnxError, StepConflictError, StoreError
+from ...serve._errors import Kind, RefusedError
+from ..store import StoredStreams
 from ._messages import Denied, Told
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rnnonnx.runtime._providers import Providers
-    from rnnonnx.scale.store import StateStore
-    from rnnonnx.serve import Pooling
-    from rnnonnx.serve._tensors import Array
 
+    from ...serve import Pooling
+    from ...serve._tensors import Array
+    from ..store import StateStore
     from ._messages import Ask
 
 THREADS: Final = 64

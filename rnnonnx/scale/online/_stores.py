@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rnnonnx.scale.store import RedisStore, SqliteStore
+from ..store import RedisStore, SqliteStore
 
 if TYPE_CHECKING:
-    from rnnonnx.scale.store import StateStore
+    from ..store import StateStore
 
 _REDIS: Final = ("redis://", "rediss://", "unix://")
 

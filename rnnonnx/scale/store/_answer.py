@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from rnnonnx.errors import StoreError
+from ...errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from rnnonnx.errors import InputError, PoolFullError, StepConflictError, StreamClosedError
-
+from ...errors import InputError, PoolFullError, StepConflictError, StreamClosedError
 from ._answer import digest, pack, unpack
 from ._entry import Entry, Mark, check_stream
 
