@@ -5,12 +5,12 @@ Usage (Ray listens on the machine's own address, hence the namespace):
     python benchmarks/loopback.py python benchmarks/serve_kill.py --store sqlite --kills 5
     python benchmarks/loopback.py python benchmarks/serve_kill.py --store none    # must fail
 
-Starts a Redis server, and `run_online` in a process of its own. Clients in threads step their streams
-over HTTP, each request with its number, and ask again until they have an answer. Meanwhile
-replicas, and now and then a front, are sent SIGKILL. Each answer is compared with that of an
-uninterrupted run: the outputs, and the number of time steps that the stream has been carried,
-which a step that was lost or doubled would make another for good. `--store none` is the negative
-control: each replica keeps states in memory of its own. Exit status 1 with any finding.
+Starts a Redis server, and `run_online` in a process of its own. Clients in threads step their
+streams over HTTP, each request with its number, and ask again until they have an answer.
+Meanwhile replicas, and now and then a front, are sent SIGKILL. Each answer is compared with that
+of an uninterrupted run: the outputs, and the number of time steps that the stream has been
+carried, which a step that was lost or doubled would make another for good. `--store none` is the
+negative control: each replica keeps states in memory of its own. Exit status 1 with any finding.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def build(
             health_check_period_s=1,
             health_check_timeout_s=10,
             graceful_shutdown_timeout_s=5,
+            graceful_shutdown_wait_loop_s=0.2,
             **routing(),
         )
         arguments = (file.path, settings.providers, settings.pooling, open_store)
@@ -155,6 +156,7 @@ def build(
         max_ongoing_requests=WAITING,
         health_check_period_s=1,
         graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.2,
     )
     return front.bind(*models)
 
