@@ -11,14 +11,8 @@ import typer
 
 from . import _parse
 from ._console import note, print_json, progress
+from ._engines import Engine
 from ._errors import guarded
-
-
-class Engine(StrEnum):
-    """Where it runs."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 class OnError(StrEnum):

@@ -13,16 +13,18 @@ from rnnonnx.errors import InputError
 
 from . import _parse
 from ._console import note, output, print_json
+from ._engines import Engine
 from ._errors import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rnnonnx.serve import ModelFile, Settings, Tls
     from rnnonnx.serve._server import Addresses
 
 _STREAMS: Final = "Streams"
 _SECURITY: Final = "Security"
+_RAY: Final = "The engine ray"
 _NEEDS: Final = (
     "starlette",
     "uvicorn",
@@ -58,6 +60,9 @@ def serve(
             metavar="FOLDER", help="A folder whose NAME.onnx clients may have loaded by name."
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="This process, or processes of a Ray cluster over a store.")
+    ] = Engine.LOCAL,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     http_port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port for HTTP; 0 is any that is free.")
@@ -114,6 +119,24 @@ def serve(
             help="Where open sequences are kept from a SIGTERM to the next start.",
             rich_help_panel=_STREAMS,
         ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Where states are: an SQLite file, or redis://HOST:PORT/0 (rnnonnx-states.db).",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that step the streams of a model (2).", rich_help_panel=_RAY
+        ),
+    ] = None,
+    fronts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that answer HTTP (1).", rich_help_panel=_RAY),
     ] = None,
     keys: Annotated[
         Path | None,
@@ -235,11 +258,12 @@ def serve(
     Prints where it listens once requests are taken. SIGTERM or Ctrl-C ends it: requests that
     run are finished, and with --state-dir open sequences are there again at the next start.
     """
+    _check_engine(engine, {"--store": store, "--replicas": replicas, "--fronts": fronts})
     for module in _NEEDS:
         require(module, extra="serve", purpose="serving a model")
     from rnnonnx.serve import Limits, Pooling, Settings
     from rnnonnx.serve._logs import configure
-    from rnnonnx.serve._server import run_server
+    from rnnonnx.serve._server import Addresses, run_server
 
     settings = Settings(
         models=_models(models or [], named or []),
@@ -273,7 +297,17 @@ def serve(
         state_folder=state_dir,
     )
     configure(log_level, access=access_log)
-    run_server(settings, lambda addresses: _announce(addresses, settings, as_json=as_json))
+    if engine is Engine.LOCAL:
+        run_server(settings, lambda addresses: _announce(addresses, settings, as_json=as_json))
+        return
+    from rnnonnx.scale.online import Cluster, StoreAt, run_online
+
+    run_online(
+        settings,
+        Cluster(replicas=replicas or 2, fronts=fronts or 1),
+        StoreAt(store or "rnnonnx-states.db", expiry=settings.pooling.idle_timeout).whole(),
+        lambda address: _announce(Addresses(address, None), settings, as_json=as_json),
+    )
 
 
 @guarded
@@ -303,6 +337,13 @@ def key(
     else:
         output().write(text + "\n")
         note(f"its hash is in {keys}; send it as `Authorization: Bearer KEY`")
+
+
+def _check_engine(engine: Engine, given: Mapping[str, object]) -> None:
+    """Refuse options of the engine ray with another."""
+    named = [name for name, value in given.items() if value is not None]
+    if engine is not Engine.RAY and named:
+        raise InputError(f"{', '.join(named)}: with the engine ray alone", remedy="--engine ray")
 
 
 def _announce(addresses: Addresses, settings: Settings, *, as_json: bool) -> None:

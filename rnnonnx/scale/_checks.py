@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import InputError, PoolError
-
+from ..errors import InputError, PoolError
 from ._columns import Problem
 
 if TYPE_CHECKING:
-    from rnnonnx.manifest import Dim, Manifest, Tensor
     from rnnonnx.runtime import Model
 
+    from ..manifest import Dim, Manifest, Tensor
     from ._settings import Settings
 
     Array = np.ndarray[Any, np.dtype[Any]]

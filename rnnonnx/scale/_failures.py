@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rnnonnx import errors
-from rnnonnx.errors import RnnonnxError
+from .. import errors
+from ..errors import RnnonnxError
 
 
 def packed_error(error: RnnonnxError) -> str:

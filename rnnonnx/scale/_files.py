@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx._files import same_file
-from rnnonnx.errors import InputError
-
+from .._files import same_file
+from ..errors import InputError
 from ._job import Job
 from ._layout import KEY, lay_out
 from ._open import data_files, fingerprint, open_rows

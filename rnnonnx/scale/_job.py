@@ -19,9 +19,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rnnonnx._files import replace_file
-from rnnonnx.errors import InputError, RnnonnxError
-
+from .._files import replace_file
+from ..errors import InputError, RnnonnxError
 from ._pyarrow import pyarrow
 from ._work import METADATA
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import InputError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from rnnonnx.manifest import Manifest, Tensor
-
+    from ..manifest import Manifest, Tensor
     from ._settings import Settings
 
     Array = np.ndarray[Any, np.dtype[Any]]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
+from ..errors import InputError
 from ._pyarrow import pyarrow, reading
 from ._rows import OFFSETS, ArrayRows, Chunk, NamedRows, TableRows, chunk_of
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rnnonnx.manifest import Manifest
-
+    from ..manifest import Manifest
     from ._layout import Layout
     from ._rows import Rows
     from ._settings import Settings

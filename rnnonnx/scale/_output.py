@@ -6,9 +6,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rnnonnx._files import replace_file
-from rnnonnx.errors import InputError, RnnonnxError
-
+from .._files import replace_file
+from ..errors import InputError, RnnonnxError
 from ._columns import Column
 from ._open import ARROW, PARQUET
 from ._pyarrow import pyarrow
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from rnnonnx.manifest import Dim
+    from ..manifest import Dim
 
 OUTPUTS: Final = (*PARQUET, *ARROW, ".npz")
 

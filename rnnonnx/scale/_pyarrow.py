@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import InputError, RnnonnxError
+from .._extras import require
+from ..errors import InputError, RnnonnxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

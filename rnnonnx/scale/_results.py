@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
+from ..errors import InputError
 from ._checks import row_shape
 from ._pyarrow import pyarrow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rnnonnx.manifest import Dim, Manifest
-
+    from ..manifest import Dim, Manifest
     from ._scorer import Scores
     from ._settings import Settings
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rnnonnx.errors import InputError
-
+from ..errors import InputError
 from ._columns import Column, Problem
 from ._layout import KEY
 from ._pyarrow import pyarrow, reading

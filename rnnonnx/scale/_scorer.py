@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnonnx.errors import InputError, RunError
-
+from ..errors import InputError, RunError
 from ._batches import Row, batches
 from ._checks import RowCheck, check_mask, check_model, row_time_axis
 from ._columns import Problem
@@ -17,9 +16,9 @@ from ._layout import constants_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rnnonnx.manifest import Tensor
     from rnnonnx.runtime import Model
 
+    from ..manifest import Tensor
     from ._rows import Chunk
     from ._settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 
 import numpy as np
 
-from rnnonnx.errors import InputError
+from ..errors import InputError
 
 NanPolicy = Literal["refuse", "pass"]
 OnError = Literal["raise", "skip"]

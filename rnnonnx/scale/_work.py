@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from rnnonnx.errors import ModelFileError
-
+from ..errors import ModelFileError
 from ._layout import lay_out
 from ._open import open_rows
 from ._pyarrow import pyarrow

@@ -6,8 +6,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from rnnonnx.errors import RnnonnxError
-
+from ..errors import RnnonnxError
 from ._layout import lay_out
 from ._results import results_table
 from ._rows import TableRows

@@ -11,9 +11,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import InputError, RnnonnxError, RunError
-
+from .._extras import require
+from ..errors import InputError, RnnonnxError, RunError
 from ._failures import packed_error, unpacked_error
 from ._scorer import Scorer
 from ._settings import Settings, check_count

@@ -17,6 +17,8 @@ from ..errors import (
     RnnonnxError,
     RunError,
     StateError,
+    StepConflictError,
+    StoreError,
     StreamClosedError,
 )
 
@@ -88,6 +90,8 @@ _KINDS: Final[tuple[tuple[type[RnnonnxError], Kind], ...]] = (
     (StreamClosedError, Kind.NOT_FOUND),
     (PoolClosedError, Kind.UNAVAILABLE),
     (StateError, Kind.CONFLICT),
+    (StepConflictError, Kind.CONFLICT),
+    (StoreError, Kind.UNAVAILABLE),
     (RunError, Kind.FAILED),
     (ModelFileError, Kind.FAILED),
     (ManifestError, Kind.FAILED),
@@ -108,7 +112,7 @@ def refusal(error: RnnonnxError, *, state: str | None = None) -> RefusedError:
         kind, retry = error.kind, error.retry_after
     else:
         kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), Kind.INTERNAL)
-        retry = RETRY_SECONDS if kind is Kind.FULL else None
+        retry = RETRY_SECONDS if kind in (Kind.FULL, Kind.UNAVAILABLE) else None
     message = error.message if state is None else f"{error.message}; {state}"
     return RefusedError(
         kind,

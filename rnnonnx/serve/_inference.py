@@ -60,6 +60,7 @@ class InferResponse:
         sequence: The request's.
         steps: Time steps that the sequence has been carried, this request's among them; None for
             a model without states.
+        replayed: Whether it had been answered before, and this is that answer.
     """
 
     model: str
@@ -68,6 +69,7 @@ class InferResponse:
     outputs: Mapping[str, Array]
     sequence: Step | None = None
     steps: int | None = None
+    replayed: bool = False
 
 
 class Inference:
@@ -95,7 +97,7 @@ class Inference:
         started = time.perf_counter_ns()
         failed = True
         try:
-            self._check_sizes(request)
+            check_sizes(request, self._limits)
             with host.places.one() as free:
                 if not free:
                     raise RefusedError(
@@ -136,14 +138,13 @@ class Inference:
     async def _stateful(
         self, host: ModelHost, caller: Caller, model: Model, request: InferRequest
     ) -> InferResponse:
-        step = request.sequence
-        if step is None:
+        step = named_sequence(request)
+        if step.number is not None:
             raise RefusedError(
                 Kind.INVALID,
-                f"model {host.name!r} carries state, and the request names no sequence; no state"
+                "this server has no store, and would not know a request that comes again; no state"
                 " has changed",
-                expected="sequence_id: a whole number above 0, or a text",
-                remedy="the parameters sequence_id and sequence_start begin a sequence",
+                remedy="leave sequence_request out, or serve with --engine ray",
             )
         done = await host.sequences.step(caller, step, request.outputs, request.inputs)
         return _response(model, request, done.outputs, done.steps)
@@ -159,15 +160,38 @@ class Inference:
         host.counts.batch(1, time.perf_counter_ns() - started)
         return _response(model, request, outputs, None)
 
-    def _check_sizes(self, request: InferRequest) -> None:
-        for name, array in request.inputs.items():
-            if array.nbytes > self._limits.tensor:
-                raise RefusedError(
-                    Kind.TOO_LARGE,
-                    f"input {name!r} is larger than the server takes; no state has changed",
-                    expected=f"at most {self._limits.tensor} bytes",
-                    received=f"{array.nbytes} bytes",
-                )
+
+def named_sequence(request: InferRequest) -> Step:
+    """What a request says of its sequence.
+
+    Raises:
+        RefusedError: It names none.
+    """
+    if request.sequence is None:
+        raise RefusedError(
+            Kind.INVALID,
+            f"model {request.model!r} carries state, and the request names no sequence; no state"
+            " has changed",
+            expected="sequence_id: a whole number above 0, or a text",
+            remedy="the parameters sequence_id and sequence_start begin a sequence",
+        )
+    return request.sequence
+
+
+def check_sizes(request: InferRequest, limits: Limits) -> None:
+    """Check that no input is too large.
+
+    Raises:
+        RefusedError: One is.
+    """
+    for name, array in request.inputs.items():
+        if array.nbytes > limits.tensor:
+            raise RefusedError(
+                Kind.TOO_LARGE,
+                f"input {name!r} is larger than the server takes; no state has changed",
+                expected=f"at most {limits.tensor} bytes",
+                received=f"{array.nbytes} bytes",
+            )
 
 
 def _response(

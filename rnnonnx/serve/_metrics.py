@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rnnonnx.runtime import PoolStats
 
-    from ._service import Service
+    from ._backend import Backend
 
 _GAUGES: Final = {
     "streams": "Open sequences",
@@ -50,7 +50,7 @@ class Metrics:
         service: The server.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Backend) -> None:
         # NOTE: not prometheus_client's global registry: a process may have several servers
         self._registry = CollectorRegistry()
         self._registry.register(_Pools(service))
@@ -89,16 +89,12 @@ class Metrics:
 class _Pools(Collector):
     """The pools, read when Prometheus asks."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Backend) -> None:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
         """The counts of each pool, by model. They begin anew when a model is replaced."""
-        read = {
-            host.name: host.pool.stats()
-            for host in self._service.models
-            if host.pool is not None  # one without streams is false
-        }
+        read = {name: pool.stats() for name, pool in self._service.pools().items()}
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"rnnonnx_{name}", text, labels=["model"])
             for model, stats in read.items():

@@ -33,7 +33,22 @@ def read_step(parameters: Mapping[str, Parameter]) -> Step | None:
             expected="a whole number or a text",
             received=repr(sequence)[:40],
         )
-    return Step(sequence, start, end)
+    return Step(sequence, start, end, _number(parameters))
+
+
+def _number(parameters: Mapping[str, Parameter]) -> int | None:
+    """The request's number in its sequence, if it has one."""
+    value = parameters.get("sequence_request")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise RefusedError(
+            Kind.INVALID,
+            "the parameter sequence_request is no number of a request; no state has changed",
+            expected="a whole number, 0 or more",
+            received=repr(value)[:40],
+        )
+    return value
 
 
 def read_flag(parameters: Mapping[str, Parameter], name: str, *, default: bool = False) -> bool:

@@ -40,13 +40,23 @@ class Step:
         id: What its owner calls it: a whole number or a text, which are never the same.
         start: Whether the sequence begins with it.
         end: Whether the sequence ends after it.
+        number: The request's number in the sequence, from 0, by which a server with a store knows
+            one that comes again; None is a request that never comes again.
     """
 
     id: SequenceId
     start: bool = False
     end: bool = False
+    number: int | None = None
 
     def __post_init__(self) -> None:
+        if self.number is not None and (self.number == 0) is not self.start:
+            raise RefusedError(
+                Kind.INVALID,
+                "the number of the request is not that of a request here; no state has changed",
+                expected="0 with sequence_start, and more without it",
+                received=self.number,
+            )
         if isinstance(self.id, str):
             right = 0 < len(self.id.encode("utf-8", "surrogatepass")) <= MOST_BYTES
         else:

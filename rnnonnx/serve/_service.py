@@ -25,6 +25,8 @@ from ._tensors import datatype_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rnnonnx.runtime import StreamPool
+
     from ..manifest import Tensor
     from ._keys import Caller
     from ._sequences import SequenceId
@@ -119,6 +121,11 @@ class Service:
         self.models = Models(settings, asyncio.get_running_loop())
         self._inference = Inference(self.models, settings.limits)
         self._started = self._stopping = False
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What it understands beside the protocol itself."""
+        return EXTENSIONS
 
     # --- life ------------------------------------------------------------------------------
 
@@ -267,8 +274,8 @@ class Service:
             host.name,
             VERSION,
             host.pool is not None,
-            tuple(map(_metadata, manifest.inputs)),
-            tuple(map(_metadata, manifest.outputs)),
+            tuple(map(tensor_metadata, manifest.inputs)),
+            tuple(map(tensor_metadata, manifest.outputs)),
         )
 
     def is_ready(self, model: str, version: str = "") -> bool:
@@ -290,6 +297,10 @@ class Service:
         else:
             hosts = [host for host in self.models if host.model is not None]
         return {host.name: host.counts.read() for host in hosts}
+
+    def pools(self) -> dict[str, StreamPool]:
+        """The streams of each model that is loaded and has states, by its name."""
+        return {host.name: host.pool for host in self.models if host.pool is not None}
 
     def index(self, *, ready: bool = False) -> list[IndexEntry]:
         """All models that may be served, or those that are loaded."""
@@ -329,6 +340,7 @@ def _check_admin(caller: Caller) -> None:
         )
 
 
-def _metadata(tensor: Tensor) -> TensorMetadata:
+def tensor_metadata(tensor: Tensor) -> TensorMetadata:
+    """An input or output of a manifest as the protocol describes it."""
     shape = tuple(dim if isinstance(dim, int) else -1 for dim in tensor.shape)
     return TensorMetadata(tensor.name, datatype_of(tensor.dtype), shape)

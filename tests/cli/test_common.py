@@ -78,6 +78,8 @@ CODES = {
     errors.PoolClosedError: 3,
     errors.QueueFullError: 3,
     errors.StreamClosedError: 3,
+    errors.StoreError: 3,
+    errors.StepConflictError: 3,
     errors.ExportError: 4,
     errors.UnbuiltModelError: 4,
     errors.UnsafeModelError: 4,

@@ -302,6 +302,40 @@ def test_a_stream_that_ends_and_begins_again(replicas, lstm):
     assert np.array_equal(answer.outputs[0], uninterrupted(lstm, ys)[2])
 
 
+def test_a_last_step_that_comes_again(replicas, lstm):
+    xs, ys = frames(3), frames(3, seed=1)
+    for step in range(2):
+        replicas[0].run("s", step, {"x": xs[step]})
+    last = replicas[0].run("s", 2, {"x": xs[2]}, end=True)
+    for replica in (*replicas, *replicas):
+        again = replica.run("s", 2, {"x": xs[2]}, end=True)
+        assert (again.step, again.replayed, again.time_steps) == (3, True, 3)
+        assert np.array_equal(again.outputs[0], last.outputs[0])
+        assert replica.step_of("s") is None
+        # it has ended: neither goes it on, nor was this the request
+        for step, end in ((3, False), (2, False), (1, False)):
+            with pytest.raises(StepConflictError, match="ended") as caught:
+                replica.run("s", step, {"x": xs[step % 3]}, end=end)
+            assert caught.value.step is None
+    # another one of its name, from the initial state
+    for step in range(3):
+        answer = replicas[step % 2].run("s", step, {"x": ys[step]})
+        assert (answer.replayed, answer.time_steps) == (False, step + 1)
+        assert np.array_equal(answer.outputs[0], uninterrupted(lstm, ys)[step])
+
+
+def test_a_stream_of_one_step(replicas, lstm):
+    (x,) = frames(1)
+    for replayed in (False, True):
+        answer = replicas[replayed].run("s", 0, {"x": x}, end=True)
+        assert answer.replayed is replayed
+    answer = replicas[0].run("s", 0, {"x": x})
+    assert (answer.replayed, answer.step) == (False, 1)
+    assert replicas[1].step_of("s") == 1
+    with pytest.raises(StepConflictError, match="another request"):
+        replicas[1].run("s", 0, {"x": x}, end=True)
+
+
 def test_more_streams_than_places(replicas, lstm):
     expected = {i: uninterrupted(lstm, frames(4, seed=i)) for i in range(10)}
     for step in range(4):
@@ -453,7 +487,8 @@ def test_a_store_that_fails(lstm, make_store, writes):
 def test_answers_are_kept_as_they_are():
     outputs = [np.arange(6, dtype="int64").reshape(1, 2, 3)[..., ::2], np.zeros((1, 0), "float16")]
     outputs.append(np.array([[True]]))
-    again = unpack(pack(["b", "a", "b"], outputs))
+    again, time_steps = unpack(pack(["b", "a", "b"], outputs, 2**40))
+    assert time_steps == 2**40
     for left, right in zip(outputs, again, strict=True):
         assert left.dtype == right.dtype
         assert np.array_equal(left, right)

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from rnnonnx.errors import StoreError
+from ...errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 _ORDER: Final = "order"
+_TIME_STEPS: Final = "time_steps"
 
 
 def digest(feed: Mapping[str, Array], output_names: Sequence[str] | None) -> str:
@@ -39,21 +40,23 @@ def digest(feed: Mapping[str, Array], output_names: Sequence[str] | None) -> str
     return f"sha256:{found.hexdigest()}"
 
 
-def pack(names: Sequence[str], outputs: Sequence[Array]) -> bytes:
-    """Outputs as bytes (safetensors), in their order."""
+def pack(names: Sequence[str], outputs: Sequence[Array], time_steps: int) -> bytes:
+    """An answer as bytes (safetensors): outputs in their order, and the stream's time steps."""
     numbered = {str(i): np.ascontiguousarray(output) for i, output in enumerate(outputs)}
+    numbered[_TIME_STEPS] = np.array(time_steps, np.int64)
     data: bytes = save(numbered, {_ORDER: json.dumps(list(names))})
     return data
 
 
-def unpack(data: bytes) -> list[Array]:
-    """The outputs that `pack` was given; copies that may be changed.
+def unpack(data: bytes) -> tuple[list[Array], int]:
+    """The outputs that `pack` was given, copies that may be changed; and the time steps.
 
     Raises:
         StoreError: The bytes are something else.
     """
     try:
         arrays = load(data)
-        return [arrays[str(i)] for i in range(len(arrays))]
-    except (SafetensorError, KeyError) as error:
+        time_steps = int(arrays.pop(_TIME_STEPS))
+        return [arrays[str(i)] for i in range(len(arrays))], time_steps
+    except (SafetensorError, KeyError, TypeError) as error:
         raise StoreError("an answer in the store cannot be read", received=str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rnnonnx.errors import InputError
+from ...errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Entry:
 
     Attributes:
         mark: Where it is.
-        state: What `Stream.snapshot` gives. Nothing in it is run when it is read.
+        state: What `Stream.snapshot` gives; empty where the stream has ended. Nothing in it is
+            run when it is read.
         request: What the last request was, so that it is known when it comes again.
         answer: What it was answered.
     """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx._extras import require
-from rnnonnx.errors import StoreError
-
+from ..._extras import require
+from ...errors import StoreError
 from ._entry import Entry, Mark, check_expiry, check_stream
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rnnonnx.errors import StoreError
-
+from ...errors import StoreError
 from ._entry import Entry, Mark, check_expiry, check_stream
 
 if TYPE_CHECKING:

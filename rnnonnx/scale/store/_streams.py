@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from rnnonnx.errors import InputError, PoolFullError, StepConflictError, StreamClosedError
-
+from ...errors import InputError, PoolFullError, StepConflictError, StreamClosedError
 from ._answer import digest, pack, unpack
 from ._entry import Entry, Mark, check_stream
 
@@ -40,11 +39,13 @@ class Answer:
         outputs: One array an output, with one row.
         step: The stream's next step.
         replayed: Whether the request had been answered before, and this is that answer.
+        time_steps: Time steps that the stream has been carried, this request's among them.
     """
 
     outputs: list[Array]
     step: int
     replayed: bool
+    time_steps: int
 
 
 @dataclass(slots=True)
@@ -94,6 +95,7 @@ class StoredStreams:
         *,
         output_names: Sequence[str] | None = None,
         request: str | None = None,
+        end: bool = False,
     ) -> Answer:
         """Step a stream, or give the answer again.
 
@@ -104,6 +106,8 @@ class StoredStreams:
             output_names: As `Stream.run` takes it.
             request: What tells this request from another for the same step; None is a hash of
                 what it asks.
+            end: Whether the stream ends with this step. Its answer stays in the store, for the
+                same request again, until it expires or step 0 begins the stream anew.
 
         Raises:
             StepConflictError: The stream is at another step, this step was another request's, or
@@ -119,9 +123,11 @@ class StoredStreams:
             raise InputError("`step` is no step", expected="0 or more", received=repr(step))
         if request is None:
             request = digest(input_feed, output_names)
+        if end:
+            request = f"end {request}"  # one that ends the stream is another request
         with self._alone(stream_id):
             for _ in range(TRIES):
-                answer = self._try(stream_id, int(step), input_feed, output_names, request)
+                answer = self._try(stream_id, int(step), input_feed, output_names, request, end=end)
                 if answer is not None:
                     return answer
         raise StepConflictError(f"other processes write the stream {stream_id!r} all the time")
@@ -134,17 +140,22 @@ class StoredStreams:
         *,
         output_names: Sequence[str] | None = None,
         request: str | None = None,
+        end: bool = False,
     ) -> Answer:
         """As `run`, for asyncio, in a thread. A call that is cancelled may have its effect."""
-        work = partial(
-            self.run, stream_id, step, input_feed, output_names=output_names, request=request
-        )
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        work = partial(self.run, output_names=output_names, request=request, end=end)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, work, stream_id, step, input_feed)
 
     def step_of(self, stream_id: str) -> int | None:
-        """The stream's next step; None where there is no such stream."""
+        """The stream's next step; None where there is no such stream, or it has ended."""
         entry = self._store.get(check_stream(stream_id))
-        return None if entry is None else entry.mark.step
+        return None if entry is None or not entry.state else entry.mark.step
+
+    async def astep_of(self, stream_id: str) -> int | None:
+        """As `step_of`, for asyncio, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.step_of, stream_id)
 
     def end(self, stream_id: str) -> bool:
         """Forget a stream, here and in the store; whether there was one."""
@@ -174,6 +185,8 @@ class StoredStreams:
         feed: Mapping[str, Array],
         output_names: Sequence[str] | None,
         request: str,
+        *,
+        end: bool,
     ) -> Answer | None:
         """One attempt; None where another process was faster, or the copy has been evicted."""
         hot = self._hot.get(stream_id)
@@ -188,24 +201,29 @@ class StoredStreams:
         written = False
         try:
             outputs = hot.stream.run(output_names, feed)
-            mark = Mark(step + 1, secrets.token_hex(8) if hot.mark is None else hot.mark.life)
+            time_steps = hot.stream.steps
+            life = secrets.token_hex(8) if step == 0 or hot.mark is None else hot.mark.life
+            mark = Mark(step + 1, life)
             names = list(output_names) if output_names else self._names
-            entry = Entry(mark, hot.stream.snapshot(), request, pack(names, outputs))
+            state = b"" if end else hot.stream.snapshot()
+            entry = Entry(mark, state, request, pack(names, outputs, time_steps))
             written = self._store.put(stream_id, entry, expected=hot.mark)
             hot.mark = mark
         except StreamClosedError:
             return None
         finally:
-            if not written:
+            if end or not written:
                 self._drop(stream_id)
-        return Answer(outputs, step + 1, replayed=False) if written else None
+        if not written:
+            return None
+        return Answer(outputs, step + 1, replayed=False, time_steps=time_steps)
 
     def _load(self, stream_id: str, entry: Entry | None) -> _Hot:
         """The copy, as the store has the stream."""
         self._drop(stream_id)
         stream = self._open(stream_id)
         try:
-            if entry is not None:
+            if entry is not None and entry.state:
                 stream.restore(entry.state)
         except BaseException:
             stream.close()
@@ -261,17 +279,20 @@ def _answered(stream_id: str, entry: Entry | None, step: int, request: str) -> A
         StepConflictError: It is neither.
     """
     there = None if entry is None else entry.mark.step
+    if entry is not None and step + 1 == there and request == entry.request:
+        outputs, time_steps = unpack(entry.answer)
+        return Answer(outputs, there, replayed=True, time_steps=time_steps)
+    if entry is not None and not entry.state:  # it has ended, and may begin anew
+        entry = there = None
     if step == (there or 0):
         return None
-    if entry is None:
+    if entry is None or there is None:
         raise StepConflictError(
             f"there is no stream {stream_id!r}: it has ended, expired, or not begun",
             expected="step 0, which begins it",
             received=f"step {step}",
         )
     if step + 1 == there:
-        if request == entry.request:
-            return Answer(unpack(entry.answer), there, replayed=True)
         raise StepConflictError(
             f"step {step} of the stream {stream_id!r} was another request",
             step=there,

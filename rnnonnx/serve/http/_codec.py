@@ -111,6 +111,9 @@ def write_response(parsed: Parsed, response: InferResponse) -> tuple[bytes, int 
             "sequence_start": step.start,
             "sequence_end": step.end,
         }
+        if step.number is not None:
+            parameters["sequence_request"] = step.number
+            parameters["sequence_replayed"] = response.replayed
         if response.steps is not None:
             parameters["sequence_steps"] = response.steps
     document = Inferred(response.model, response.version, outputs, response.id, parameters)

@@ -19,7 +19,7 @@ from ._errors import refused
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from .._service import Service
+    from .._backend import Backend
     from .._settings import Settings
 
 PUBLIC: Final = frozenset(["/", "/v2/health/live", "/v2/health/ready", "/openapi.json"])
@@ -38,7 +38,7 @@ class Gatekeeper:
         service: Who knows the keys.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Backend) -> None:
         self._app = app
         self._service = service
         self._hosts = _allowed(service.settings)

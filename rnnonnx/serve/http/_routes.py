@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ... import __version__
 from .._errors import Kind, RefusedError
 from .._parameters import read_carry
-from .._service import EXTENSIONS, PLATFORM
+from .._service import PLATFORM
 from ._body import accepted, pack, read_body
 from ._codec import HEADER, read_request, write_response
 from ._documents import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from .._service import Service
+    from .._backend import Backend
 
 Result = TypeVar("Result")
 Document = TypeVar("Document")
@@ -45,7 +45,7 @@ class Api:
         service: The server.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Backend) -> None:
         self._service = service
 
     def routes(self) -> list[Route]:
@@ -80,7 +80,7 @@ class Api:
 
     async def server(self, _request: Request) -> Response:
         """The server's name and extensions."""
-        return _json(ServerDocument("rnnonnx", __version__, list(EXTENSIONS)))
+        return _json(ServerDocument("rnnonnx", __version__, list(self._service.extensions)))
 
     async def live(self, _request: Request) -> Response:
         """Whether the process answers."""

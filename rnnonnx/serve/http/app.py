@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import Lifespan
 
-    from .._service import Service
+    from .._backend import Backend
 
 
 def create_app(
-    service: Service,
+    service: Backend,
     *,
     metrics: Metrics | None = None,
     routes: Sequence[BaseRoute] = (),
