@@ -2,8 +2,8 @@
 
 Usage:
     python benchmarks/peers.py --quick              # a few small cells, for a first look
-    python benchmarks/peers.py --minutes 12         # every cell, within about 12 minutes
-    python benchmarks/peers.py --minutes 12 --write # and write docs/benchmarks.md and docs/img
+    python benchmarks/peers.py --minutes 24         # every cell, within about 24 minutes
+    python benchmarks/peers.py --minutes 24 --write # and write docs/benchmarks.md and docs/img
     python benchmarks/peers.py --only "GRU 128" --batch 32     # some cells
 
 Each peer runs in a process of its own, and the processes take turns: one at a time works, on one
@@ -40,7 +40,7 @@ from _peers.tables import (
 from _peers.turns import Entry, Peer, PeerError, load_all, one_thread, take_turns
 from _peers.work import QUICK, WHOLE, WORKS, Cell, cells, has_vowels
 
-COMMAND = "python benchmarks/peers.py --minutes 12 --write"
+COMMAND = "python benchmarks/peers.py --minutes 24 --write"
 PACKAGES = {
     "keras_peer": "tensorflow",
     "onnxruntime_peer": "onnxruntime",
@@ -64,7 +64,7 @@ _VERSIONS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
-    parser.add_argument("--minutes", type=float, default=12.0, help="about how long it may take")
+    parser.add_argument("--minutes", type=float, default=24.0, help="about how long it may take")
     parser.add_argument("--quick", action="store_true", help="a few small cells")
     parser.add_argument("--only", help="works whose name begins with this")
     parser.add_argument("--batch", type=int, help="cells of this batch size")
