@@ -68,7 +68,9 @@ def _shares(results: Sequence[Result]) -> Any:
     kinds = [kind for kind in GATES if any(r.cell.work == f"{kind} 128" for r in results)]
     if not kinds:
         return None
-    figure, panels = plt.subplots(1, len(kinds), figsize=(3.2 * len(kinds), 3), sharey=True)
+    figure, panels = plt.subplots(
+        1, len(kinds), figsize=(3.2 * len(kinds) + 1.6, 3), sharey=True, layout="constrained"
+    )
     for axes, kind in zip(panels if len(kinds) > 1 else [panels], kinds, strict=True):
         mine = [r for r in results if r.cell.work == f"{kind} 128" and r.cell.steps > 1]
         mine.sort(key=lambda r: r.cell.batch)
@@ -86,7 +88,8 @@ def _shares(results: Sequence[Result]) -> Any:
     first = panels[0] if len(kinds) > 1 else panels
     first.set_ylabel("share of the sgemm rate")
     first.set_ylim(0, 1.05)
-    first.legend(fontsize=7, frameon=False)
+    handles, names = first.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 
