@@ -232,7 +232,7 @@ def test_a_bomb_is_413(server, packing):
     assert len(bomb) < MIB
     started = time.monotonic()
     refused(ask(server, "POST", INFER, bomb, Content_Encoding=packing), 413, "unpacked")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_bomb_in_many_members_is_413(server):
@@ -243,7 +243,7 @@ def test_a_bomb_in_many_members_is_413(server):
 @pytest.mark.parametrize(
     ("body", "packing"),
     [
-        (gzip.compress(b"{}")[:-3], "gzip"),
+        (gzip.compress(b"{}", mtime=0)[:-3], "gzip"),
         (b"no gzip", "gzip"),
         (b"", "deflate"),
         (zlib.compress(b"{}") + b"rest", "deflate"),
