@@ -50,7 +50,7 @@ UNITS, FEATURES = 32, 4
 STARTING = 90.0  # seconds that the servers have to start
 PATIENCE = 60.0  # seconds after which a step without an answer is a finding
 TIMEOUT = 20.0  # seconds that a client waits for one answer
-BETWEEN = (0.5, 3.0)  # seconds between two kills
+BETWEEN = (0.3, 2.5)  # seconds between two kills
 TOLERANCE = 1e-5
 """Batches of other sizes give other last bits; a step too many or too few is off by 0.01."""
 
@@ -122,6 +122,8 @@ class Totals:
     longest: float = 0.0
     """Seconds from a request to its answer, at most, all its tries together."""
     seconds: float = 0.0
+    median: float = 0.0
+    """Seconds from a request to its answer, where half took longer."""
 
 
 def frames(stream: int, step: int) -> np.ndarray[Any, Any]:
@@ -139,6 +141,7 @@ class Clients:
         self._totals = totals
         self._lock = threading.Lock()
         self.over = threading.Event()
+        self.spent: list[float] = []
 
     def run(self, stream: int) -> None:
         """Step one stream.
@@ -163,7 +166,7 @@ class Clients:
                     self._totals.asked_again += tries - 1
                     self._totals.replayed += answer["parameters"]["sequence_replayed"]
                     spent = time.monotonic() - begin
-                    self._totals.longest = max(self._totals.longest, spent)
+                    self.spent.append(spent)
                 step += 1
         except Finding:
             self.over.set()
@@ -315,10 +318,11 @@ def measure(arguments: argparse.Namespace, totals: Totals, stack: ExitStack) -> 
         stepping = [threads.submit(clients.run, stream) for stream in range(arguments.streams)]
         try:
             kill(arguments.kills, totals, clients.over, arguments.seed)
-            clients.over.wait(3)  # steps after the last kill
+            clients.over.wait(arguments.seconds)
         finally:
             clients.over.set()
         totals.seconds = time.monotonic() - begin
+        totals.longest, totals.median = max(clients.spent), float(np.median(clients.spent))
         for future in stepping:
             future.result()
 
@@ -332,6 +336,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12, help="processes to kill (12)")
     parser.add_argument("--streams", type=int, default=8, help="streams (8)")
     parser.add_argument("--replicas", type=int, default=2, help="replicas (2)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="after the last kill (3)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--json", action="store_true", help="print the totals as JSON")
     arguments = parser.parse_args()
@@ -349,8 +354,10 @@ def main() -> int:
 
 
 def show(totals: Totals, finding: str) -> None:
-    kinds = ", ".join(f"{count} {kind}s" for kind, count in totals.killed.items())
+    kinds = ", ".join(f"{count} {kind}s" for kind, count in totals.killed.items()) or "nothing"
     print(f"{totals.store}: {totals.streams} streams, {kinds} killed in {totals.seconds:.1f} s")
+    rate = totals.steps / totals.seconds
+    print(f"{rate:.0f} steps a second; half of them took {totals.median * 1000:.0f} ms or less")
     print(
         f"{totals.steps} steps answered, {totals.asked_again} of them asked again by the client, "
         f"{totals.replayed} answered from the store; the longest took {totals.longest:.1f} s"
