@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from rnnonnx.errors import ExportError
 from rnnonnx.manifest import METADATA_KEY, Dim, Manifest
 
 from ._compat import own_variables
@@ -82,6 +83,9 @@ def finish(
         manifest: Stored in the metadata.
         optimize: What the file is made for.
         reduced: The passes of a lower precision than float32.
+
+    Raises:
+        ExportError: A pass failed.
     """
     model = ir.from_proto(proto)
     # what a lower precision makes of recurrent operators has forms of its own
@@ -114,7 +118,14 @@ def finish(
     )
     # NOTE: ports come after the passes. Two outputs may be one value by then, and onnx-ir's
     # identity elimination would rename an output that is already one.
-    model = passes(model).model
+    try:
+        model = passes(model).model
+    except ir.passes.PassError as error:
+        raise ExportError(
+            f"the model {manifest.source.model!r} cannot be exported: a pass over its graph failed,"
+            f" which is a fault of rnnonnx ({_innermost(error)})",
+            remedy="report it, with the classes of the model's layers",
+        ) from error
     for inner in _subgraphs(model.graph):
         separate_outputs(inner)
     _set_inputs(model.graph, inputs)
@@ -128,6 +139,13 @@ def finish(
     model.metadata_props[METADATA_KEY] = manifest.to_json()
     infer_shapes(model)
     return ir.to_proto(model)
+
+
+def _innermost(error: BaseException) -> str:
+    """What an error of a pass comes from, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
 
 
 class _ShareIntegersPass(ir.passes.InPlacePass):

@@ -2,7 +2,8 @@
 
 A convolutional LSTM has a kernel for each gate, and so four small convolutions of the same
 state, each of which lays out its input anew. One with all kernels, and a Split behind it, takes
-two thirds of the time (8 filters of 3 x 3). The sums behind them then are one as well.
+two thirds of the time (8 filters of 3 x 3). Where the parts of two such convolutions, that of the
+inputs and that of the state, are added to each other, the wholes are added before one Split.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ._constants import constant, integers
+from ._constants import constant
 from ._writer import Constants
 
 if TYPE_CHECKING:
@@ -30,11 +31,10 @@ class MergeConvolutionsPass(ir.passes.InPlacePass):
         constants = Constants(model.graph)
         modified = False
         for body in model.graph.subgraphs():
-            for group in _parallel(body):
-                _merge(group, constants)
-                modified = True
-            for splits in _added(body):
-                _add_before(*splits)
+            splits = [_merge(group, constants) for group in _parallel(body)]
+            modified = modified or bool(splits)
+            for pair in _added(splits):
+                _add_before(*pair)
         return ir.passes.PassResult(model, modified=modified)
 
 
@@ -52,8 +52,12 @@ def _parallel(body: ir.Graph) -> list[list[ir.Node]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _merge(group: Sequence[ir.Node], constants: Constants) -> None:
-    """One convolution in the place of several, and a Split that gives what they gave."""
+def _merge(group: Sequence[ir.Node], constants: Constants) -> ir.Node:
+    """One convolution in the place of several, and a Split that gives what they gave.
+
+    Returns:
+        The Split.
+    """
     first = group[0]
     scope = str(first.name).rpartition("/")[0]
     kernels = [array for array in (constant(node.inputs[1]) for node in group) if array is not None]
@@ -72,6 +76,7 @@ def _merge(group: Sequence[ir.Node], constants: Constants) -> None:
     assert first.graph is not None  # noqa: S101 - it is a node of the body
     first.graph.insert_before(first, [conv, split])
     first.graph.remove(group, safe=True)
+    return split
 
 
 def _bias(conv: ir.Node, kernel: Array) -> Array:
@@ -90,22 +95,58 @@ def _split(whole: ir.Value, parts: ir.Value, replaced: Sequence[ir.Value]) -> ir
     return split
 
 
-def _added(body: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, list[ir.Node]]]:
-    """Pairs of equal Splits all of whose parts are added to each other, with the sums."""
-    for node in list(body):
-        if node.op_type != "Split" or not all(len(part.uses()) == 1 for part in node.outputs):
-            continue
-        sums = [next(iter(part.uses())).node for part in node.outputs]
-        pairs = [[value for value in add.inputs if value not in node.outputs] for add in sums]
-        others = [pair[0].producer() if len(pair) == 1 and pair[0] else None for pair in pairs]
-        other = others[0]
-        if other is None or other.op_type != "Split" or any(o is not other for o in others):
-            continue
-        same = [pair[0] for pair in pairs] == list(other.outputs)
-        sizes = [integers(split.inputs[1]) for split in (node, other)]
-        equal = sizes[0] is not None and sizes[0] == sizes[1]
-        if same and equal and all(add.op_type == "Add" for add in sums):
-            yield node, other, sums
+def _added(splits: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node, list[ir.Node]]]:
+    """Pairs of Splits all of whose parts are added to each other and used nowhere else.
+
+    Args:
+        splits: Those of one body that `_merge` has made: of channels, with their lengths.
+
+    Yields:
+        Two Splits and the sums, in the order of the parts.
+    """
+    left = list(splits)
+    while left:
+        one = left.pop()
+        for other in left:
+            sums = [_sum(*parts) for parts in zip(one.outputs, other.outputs, strict=False)]
+            found = [add for add in sums if add is not None]
+            alike = len(one.outputs) == len(other.outputs) == len(found)
+            if alike and _lengths(one) == _lengths(other) and _same_shape(one, other):
+                left.remove(other)
+                yield one, other, found
+                break
+
+
+def _sum(first: ir.Value, second: ir.Value) -> ir.Node | None:
+    """The node that adds two values, if nothing else uses either."""
+    uses = [*first.uses(), *second.uses()]
+    adds = {use.node for use in uses if use.node.op_type == "Add"}
+    alone = not first.is_graph_output() and not second.is_graph_output()
+    if not alone or len(uses) != 2 or len(adds) != 1:
+        return None
+    [add] = adds
+    return add if set(add.inputs) == {first, second} else None
+
+
+def _lengths(split: ir.Node) -> tuple[int, ...] | None:
+    array = constant(split.inputs[1])
+    return None if array is None else tuple(array.tolist())
+
+
+def _same_shape(one: ir.Node, other: ir.Node) -> bool:
+    """Whether the wholes are of one shape, so that their sum is not of a larger one.
+
+    Their batch is that of the step, under a name for each.
+    """
+    shapes = [None if split.inputs[0] is None else split.inputs[0].shape for split in (one, other)]
+    if shapes[0] is None or shapes[1] is None:
+        return False
+    known = [
+        [size if isinstance(size, int) else None for size in shape]
+        for shape in shapes
+        if shape is not None
+    ]
+    return known[0] == known[1] and None not in known[0][1:]
 
 
 def _add_before(one: ir.Node, other: ir.Node, sums: Sequence[ir.Node]) -> None:
@@ -113,7 +154,7 @@ def _add_before(one: ir.Node, other: ir.Node, sums: Sequence[ir.Node]) -> None:
     add = ir.Node("", "Add", [one.inputs[0], other.inputs[0]], name=sums[0].name)
     whole, like = add.outputs[0], one.inputs[0]
     assert like is not None  # noqa: S101 - a Split has an input
-    assert one.inputs[1] is not None  # noqa: S101 - _added has seen it
+    assert one.inputs[1] is not None  # noqa: S101 - and lengths
     whole.type, whole.shape = like.type, like.shape
     split = _split(whole, one.inputs[1], [node.outputs[0] for node in sums])
     split.name = one.name
