@@ -151,10 +151,12 @@ def test_numbers_that_are_not_the_next_one(online):
     assert "not open" in refused(Kind.NOT_FOUND, online, x, Step("s", number=1))
     for step in range(3):
         ask(online, x, Step("s", step == 0, number=step))
-    assert "step 3" in refused(Kind.CONFLICT, online, x, Step("s", number=1))
-    assert "step 3" in refused(Kind.CONFLICT, online, x, Step("s", number=9))
-    assert "step 3" in refused(Kind.CONFLICT, online, other, Step("s", start=True, number=0))
-    assert "another request" in refused(Kind.CONFLICT, online, other, Step("s", number=2))
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, x, Step("s", number=1))
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, x, Step("s", number=9))
+    assert "sequence_request 3" in refused(
+        Kind.CONFLICT, online, other, Step("s", start=True, number=0)
+    )
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, other, Step("s", number=2))
     assert ask(online, x, Step("s", number=3)).steps == 8
     for start, number in ((True, 1), (False, 0), (True, -1)):
         with pytest.raises(RefusedError, match="sequence_start"):

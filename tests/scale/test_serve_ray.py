@@ -187,7 +187,7 @@ def test_the_command(tmp_path, zoo, monkeypatch):
         "no key": (401, "key"),
         "no sequence": (400, "names no sequence"),
         "unknown": (404, "not open"),
-        "conflict": (409, "step 6"),
+        "conflict": (409, "sequence_request 6"),
         "malformed": (400, "malformed"),
         "nowhere": (404, "Not Found"),
         "other host": (403, "Host"),
