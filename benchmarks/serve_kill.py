@@ -4,6 +4,8 @@ Usage (Ray listens on the machine's own address, hence the namespace):
     python benchmarks/loopback.py python benchmarks/serve_kill.py
     python benchmarks/loopback.py python benchmarks/serve_kill.py --store sqlite --kills 5
     python benchmarks/loopback.py python benchmarks/serve_kill.py --store none    # must fail
+    python benchmarks/loopback.py python benchmarks/serve_kill.py --kills 0 --seconds 10
+    python benchmarks/serve_kill.py --engine local --kills 0 --seconds 10    # to compare with
 
 Starts a Redis server, and `run_online` in a process of its own. Clients in threads step their
 streams over HTTP, each request with its number, and ask again until they have an answer.
@@ -47,6 +49,8 @@ from rnnonnx.scale.store import Entry, Mark
 from rnnonnx.serve import ModelFile, Pooling, Settings
 
 UNITS, FEATURES = 32, 4
+LOCAL = "local"
+"""One process with a pool and no store, and so no numbers of requests; not to be killed."""
 STARTING = 90.0  # seconds that the servers have to start
 PATIENCE = 60.0  # seconds after which a step without an answer is a finding
 TIMEOUT = 20.0  # seconds that a client waits for one answer
@@ -124,6 +128,8 @@ class Totals:
     seconds: float = 0.0
     median: float = 0.0
     """Seconds from a request to its answer, where half took longer."""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Seconds of processor time of each kind of process, where none was killed."""
 
 
 def frames(stream: int, step: int) -> np.ndarray[Any, Any]:
@@ -164,7 +170,7 @@ class Clients:
                 with self._lock:
                     self._totals.steps += 1
                     self._totals.asked_again += tries - 1
-                    self._totals.replayed += answer["parameters"]["sequence_replayed"]
+                    self._totals.replayed += answer["parameters"].get("sequence_replayed", False)
                     spent = time.monotonic() - begin
                     self.spent.append(spent)
                 step += 1
@@ -196,8 +202,8 @@ class Clients:
                     "sequence_id": f"stream {stream}",
                     "sequence_start": step == 0,
                     "sequence_end": last,
-                    "sequence_request": step,
-                },
+                }
+                | ({} if self._totals.store == LOCAL else {"sequence_request": step}),
             }
         )
         begin = time.monotonic()
@@ -263,6 +269,33 @@ def replicas_by_kind() -> dict[str, list[int]]:
     return found
 
 
+KINDS = {
+    "ray::ServeReplica:rnnonnx:front": "fronts",
+    "ray::ServeReplica:rnnonnx:model": "replicas",
+    "ray::ProxyActor": "proxy",
+    "redis-server": "Redis",
+    "rnnonnx.cli": "the server",
+    "ray::ServeController": "the rest of Ray",
+}
+
+
+def processor_time() -> Counter[str]:
+    """Seconds of processor time so far, of all processes that serve, by what they are."""
+    spent: Counter[str] = Counter()
+    for place in Path("/proc").iterdir():
+        try:
+            command = (place / "cmdline").read_bytes().decode(errors="replace")
+            user, system = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
+        except (OSError, ValueError):  # no process, or one that has ended
+            continue
+        kind = next((kind for name, kind in KINDS.items() if name in command), "")
+        if not kind and ("raylet" in command or "gcs_server" in command):
+            kind = "the rest of Ray"
+        if kind:
+            spent[kind] += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")  # type: ignore[assignment]
+    return spent
+
+
 def kill(kills: int, totals: Totals, over: threading.Event, seed: int) -> None:
     """Kill so many processes at random moments."""
     moments = random.Random(seed)  # noqa: S311
@@ -280,12 +313,16 @@ def kill(kills: int, totals: Totals, over: threading.Event, seed: int) -> None:
 def serving(model: Path, url: str, replicas: int) -> Iterator[str]:
     """Start what serves; gives its address, and ends it."""
     command = [sys.executable, __file__, "--serve", str(model), url, str(replicas)]
+    if url == LOCAL:
+        command = [sys.executable, "-m", "rnnonnx.cli", "serve", "--model", f"lstm={model}"]
+        command += ["--http-port", "0"]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         timer = threading.Timer(STARTING, process.kill)
         timer.start()
         try:
-            address = process.stdout.readline().strip() if process.stdout else ""
+            said = process.stdout.readline() if process.stdout else ""
+            address = said.removeprefix("listening on ").partition(",")[0].strip()
             timer.cancel()
             if not address:
                 log.seek(0)
@@ -310,15 +347,20 @@ def measure(arguments: argparse.Namespace, totals: Totals, stack: ExitStack) -> 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     (folder / "model.onnx").write_bytes(lstm(UNITS, FEATURES))
     url = {"sqlite": str(folder / "states.db"), "none": "none"}.get(arguments.store)
+    if arguments.engine == LOCAL:
+        url = totals.store = LOCAL
     url = url or stack.enter_context(redis_server())
     address = stack.enter_context(serving(folder / "model.onnx", url, arguments.replicas))
     clients = Clients(address, folder / "model.onnx", totals)
-    begin = time.monotonic()
+    begin, before = time.monotonic(), processor_time()
     with ThreadPoolExecutor(arguments.streams) as threads:
         stepping = [threads.submit(clients.run, stream) for stream in range(arguments.streams)]
         try:
             kill(arguments.kills, totals, clients.over, arguments.seed)
             clients.over.wait(arguments.seconds)
+            if not arguments.kills:
+                after = processor_time()
+                totals.cpu = {kind: after[kind] - before[kind] for kind in after}
         finally:
             clients.over.set()
         totals.seconds = time.monotonic() - begin
@@ -333,6 +375,7 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--store", choices=["redis", "sqlite", "none"], default="redis")
+    parser.add_argument("--engine", choices=["ray", LOCAL], default="ray", help="what serves")
     parser.add_argument("--kills", type=int, default=12, help="processes to kill (12)")
     parser.add_argument("--streams", type=int, default=8, help="streams (8)")
     parser.add_argument("--replicas", type=int, default=2, help="replicas (2)")
@@ -358,6 +401,10 @@ def show(totals: Totals, finding: str) -> None:
     print(f"{totals.store}: {totals.streams} streams, {kinds} killed in {totals.seconds:.1f} s")
     rate = totals.steps / totals.seconds
     print(f"{rate:.0f} steps a second; half of them took {totals.median * 1000:.0f} ms or less")
+    if totals.cpu:
+        spent = {kind: cpu / totals.steps * 1000 for kind, cpu in totals.cpu.items()}
+        shares = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
+        print(f"ms of processor time a step: {shares}; {sum(spent.values()):.2f} in all")
     print(
         f"{totals.steps} steps answered, {totals.asked_again} of them asked again by the client, "
         f"{totals.replayed} answered from the store; the longest took {totals.longest:.1f} s"

@@ -204,8 +204,9 @@ def _numpy(tensor: Tensor, value: Any) -> Array:
             remedy=f"np.asarray(value, dtype={tensor.dtype!r})",
         )
     # NOTE: not `np.ma`, which numpy imports when it is named: who has such an array has it loaded
-    masked = sys.modules.get("numpy.ma")
-    if masked is not None and isinstance(value, masked.MaskedArray):
+    # NOTE: the class is missing as well while another thread is importing the module
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(value, masked):
         raise InputError(
             f"input {tensor.name!r} is a masked array, and the model does not read its mask",
             remedy="value.filled(...), or value.data",

@@ -2,7 +2,8 @@
 
 `score_files` scores the sequences of a file, on this machine or on Ray; `rnnonnx.scale.local.score`
 and `rnnonnx.scale.ray.score` do it with a table or a Ray dataset. `rnnonnx.scale.store` keeps the
-state of every stream where another process finds it.
+state of every stream where another process finds it, and `rnnonnx.scale.online` serves streams by
+several processes on Ray.
 """
 
 from __future__ import annotations

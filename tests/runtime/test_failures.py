@@ -10,6 +10,7 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import onnxruntime
@@ -209,6 +210,12 @@ def test_options_that_are_none(zoo):
 def test_a_mask_is_not_dropped(zoo):
     with pytest.raises(InputError, match="masked array"):
         StatefulSession(zoo.lstm())(np.ma.masked_array(zoo.sequence()))
+
+
+def test_while_another_thread_imports_masked_arrays(zoo, monkeypatch):
+    session = StatefulSession(zoo.lstm())
+    monkeypatch.setitem(sys.modules, "numpy.ma", ModuleType("numpy.ma"))
+    assert session(zoo.sequence()).shape[0] == 2
 
 
 _TOO_LITTLE_MEMORY = """

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("msgspec", reason="the extra serve is not installed")
 
-from rnnonnx.errors import InputError, StoreError
+from rnnonnx.errors import InputError, ModelFileError, StoreError
 from rnnonnx.runtime import Model, StatefulSession
 from rnnonnx.scale.online import Cluster, StoreAt, run_online
+from rnnonnx.scale.online._deployment import free_port
 from rnnonnx.scale.online._front import Front, ReplicaGoneError
 from rnnonnx.scale.online._messages import Ask
 from rnnonnx.scale.online._replica import Replica
@@ -31,6 +34,7 @@ from rnnonnx.serve import (
     RefusedError,
     Settings,
     Step,
+    Tls,
 )
 from rnnonnx.serve.http._codec import read_request, write_response
 
@@ -151,10 +155,12 @@ def test_numbers_that_are_not_the_next_one(online):
     assert "not open" in refused(Kind.NOT_FOUND, online, x, Step("s", number=1))
     for step in range(3):
         ask(online, x, Step("s", step == 0, number=step))
-    assert "step 3" in refused(Kind.CONFLICT, online, x, Step("s", number=1))
-    assert "step 3" in refused(Kind.CONFLICT, online, x, Step("s", number=9))
-    assert "step 3" in refused(Kind.CONFLICT, online, other, Step("s", start=True, number=0))
-    assert "another request" in refused(Kind.CONFLICT, online, other, Step("s", number=2))
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, x, Step("s", number=1))
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, x, Step("s", number=9))
+    assert "sequence_request 3" in refused(
+        Kind.CONFLICT, online, other, Step("s", start=True, number=0)
+    )
+    assert "sequence_request 3" in refused(Kind.CONFLICT, online, other, Step("s", number=2))
     assert ask(online, x, Step("s", number=3)).steps == 8
     for start, number in ((True, 1), (False, 0), (True, -1)):
         with pytest.raises(RefusedError, match="sequence_start"):
@@ -304,6 +310,45 @@ def test_stores_by_their_names(tmp_path, monkeypatch):
     assert StoreAt("redis://127.0.0.1:1/0").whole().shared
     with pytest.raises(StoreError, match="does not exist"):
         StoreAt("nowhere/s.db")()
+
+
+def test_ports():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port}"):
+            free_port("127.0.0.1", port)
+        assert free_port("127.0.0.1", 0) not in (0, port)
+    assert free_port("127.0.0.1", port) == port
+    with pytest.raises(InputError, match="cannot listen on 203"):
+        free_port("203.0.113.1", 0)  # an address of nobody
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"state_folder": Path()}, "--state-dir"),
+        ({"repository": Path()}, "--repository"),
+        ({"limits": Limits(sequences=3)}, "--max-sequences"),
+        ({"tls": Tls(Path("c"), Path("k"), Path("a"))}, "--tls-clients"),
+    ],
+)
+def test_settings_that_have_no_meaning_here(files, options, named):
+    pytest.importorskip("ray.serve", reason="Ray is not installed")
+    settings = Settings((ModelFile("lstm", files["lstm"]),), **options)
+    with pytest.raises(InputError, match=named):
+        run_online(settings, Cluster(), StoreAt("s.db"), print)
+
+
+def test_what_is_wrong_is_told_before_ray_starts(files, tmp_path):
+    pytest.importorskip("ray.serve", reason="Ray is not installed")
+    settings = Settings((ModelFile("lstm", files["lstm"]),), http_port=0)
+    with pytest.raises(StoreError, match="Redis"):
+        run_online(settings, Cluster(), StoreAt("redis://127.0.0.1:1/0"), print)
+    (tmp_path / "lstm.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelFileError):
+        run_online(settings, Cluster(), StoreAt(str(tmp_path / "s.db")), print)
 
 
 def test_options_of_another_engine(files):

@@ -414,3 +414,11 @@ def test_bytes_at_odd_places_become_aligned_arrays():
     array = from_raw("x", "FP64", [1], memoryview(b"\0" + struct.pack("<d", 1.5))[1:])
     assert array.flags.aligned
     assert array.tolist() == [1.5]
+
+
+def test_the_number_of_a_request_needs_a_store(server):
+    sequence = {"sequence_id": 1, "sequence_start": True, "sequence_request": 0}
+    answer = ask(server, "POST", INFER, request(sequence=sequence))
+    refused(answer, 400, "no store", "--engine ray")
+    sequence = {"sequence_id": 1, "sequence_request": "0"}
+    refused(ask(server, "POST", INFER, request(sequence=sequence)), 400, "sequence_request")

@@ -88,7 +88,7 @@ def run_online(
     serve = require("ray.serve", extra="ray", purpose="serving with the engine ray")
     settings = _checked(settings)
     manifests = _manifests(settings, open_store)
-    port = settings.http_port or _free_port(settings.host)
+    port = free_port(settings.host, settings.http_port)
     over = threading.Event()
     with _cluster(ray, cluster, len(manifests)):
         _check_store(ray, open_store)
@@ -281,14 +281,27 @@ def _http_options(settings: Settings, port: int) -> dict[str, Any]:
     return options
 
 
-def _free_port(host: str) -> int:
-    """A port that is free now; Ray cannot be told to take any."""
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise InputError(f"cannot listen on {host}: {error.strerror}") from error
-        return int(probe.getsockname()[1])
+def free_port(host: str, port: int) -> int:
+    """A port that is free now: this one, or any for 0.
+
+    NOTE: Ray's proxy cannot be told to take any, and where one is taken it tries again and again.
+
+    Raises:
+        InputError: It is taken, or the address is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            remedy="--host and --http-port choose others; port 0 is any that is free",
+        ) from error
 
 
 @contextmanager

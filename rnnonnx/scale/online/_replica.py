@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from rnnonnx.runtime import Model, StreamPool
-
 from ...errors import RnnonnxError, StepConflictError, StoreError
 from ...serve._errors import Kind, RefusedError
 from ..store import StoredStreams
@@ -50,6 +48,8 @@ class Replica:
         pooling: Pooling,
         open_store: Callable[[], StateStore],
     ) -> None:
+        from rnnonnx.runtime import Model, StreamPool
+
         self._model = Model.load(path, providers=providers)
         self._streams: StoredStreams | None = None
         if self._model.manifest.states:
@@ -79,6 +79,8 @@ class Replica:
                 request=ask.request,
                 end=ask.end,
             )
+        except StepConflictError as error:
+            return _conflict(ask, error)
         except RnnonnxError as error:
             return _denied(error)
         named = self._named(ask, answer.outputs)
@@ -95,18 +97,29 @@ class Replica:
         return dict(zip(self._model.output_names(ask.outputs), outputs, strict=True))
 
 
-def _denied(error: RnnonnxError) -> Denied:
-    if isinstance(error, StepConflictError):
-        if error.step is None:
-            error = RefusedError(
+def _conflict(ask: Ask, error: StepConflictError) -> Denied:
+    if error.step is None:
+        return Denied.of(
+            RefusedError(
                 Kind.NOT_FOUND,
                 "the sequence is not open: it has not been started, has ended, or was idle for too"
                 " long; no state was made for it",
-                expected=error.expected,
-                received=error.received,
                 remedy="begin it with sequence_start",
             )
-        return Denied.of(error)
+        )
+    return Denied.of(
+        RefusedError(
+            Kind.CONFLICT,
+            "the request is neither the next one of the sequence nor its last one again; the"
+            " sequence is as it was",
+            expected=f"sequence_request {error.step}",
+            received=ask.step,
+            remedy="one request of a sequence after the other, by one client",
+        )
+    )
+
+
+def _denied(error: RnnonnxError) -> Denied:
     if isinstance(error, StoreError):
         return Denied.of(error, state="whether the step was taken is known when it comes again")
     return Denied.of(error, state="the sequence is as it was before the request")

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ...errors import InputError, PoolFullError, StepConflictError, StreamClosedError
+from ...errors import (
+    InputError,
+    PoolFullError,
+    StepConflictError,
+    StoreError,
+    StreamClosedError,
+)
 from ._answer import digest, pack, unpack
 from ._entry import Entry, Mark, check_stream
 
@@ -130,7 +136,7 @@ class StoredStreams:
                 answer = self._try(stream_id, int(step), input_feed, output_names, request, end=end)
                 if answer is not None:
                     return answer
-        raise StepConflictError(f"other processes write the stream {stream_id!r} all the time")
+        raise StoreError(f"other processes write the stream {stream_id!r} all the time")
 
     async def arun(
         self,
