@@ -245,3 +245,15 @@ def test_the_weights_of_a_scan_are_in_the_report(wide, plant, exported_as, tmp_p
     found = verify(wide, path, calls=1).departure
     assert found.layer == "simple"
     assert [(w.name, w.part) for w in found.weights] == [("simple/kernel", "kernel")]
+
+
+def test_a_layer_that_departs_by_little_more_than_what_follows(stack, file, plant, tmp_path):
+    """The layer after it is within the tolerance, yet by no means right."""
+    spoiled = plant(file, tmp_path / "m.onnx", "second/B", (0, 10), by=1.5e-4)
+    report = verify(stack, spoiled, layers=True)
+    by_name = {line.layer: line for line in report.layers}
+    assert by_name["scores"].ok
+    assert by_name["scores"].max_rel > 1e-6
+    found = report.departure
+    assert (found.layer, found.what) == ("second", "its output")
+    assert found.step is not None
