@@ -31,6 +31,10 @@ _MOST_BYTES: Final = 2**31 - 2**24
 _Match = tuple[str, str, bool]
 """A value's name, in which order it has its axes, and whether its steps are turned round."""
 
+# What is computed from a wrong value may be within the tolerance by a little, and the value its
+# layer's all the same. It is another's if what follows is so many times nearer.
+_NEARER: Final = 100
+
 _ORDERS: Final = ("batch first", "time first", "channels second")
 
 
@@ -204,18 +208,20 @@ def _laid_out(value: Array, shape: tuple[int, ...], order: str) -> Array | None:
 
 def _trusted(taps: list[_Tap], graph: _OpenGraph, tolerance: float) -> list[_Tap]:
     """The layers whose value is theirs: not those that are off where what follows is right."""
-    best = {tap.label: tap.best for tap in taps}
-    right = [
-        match[0]
+    nearest = {
+        match[0]: max(_worst(rel) for _, rel in tap.found[match])
         for tap in taps
-        if (match := tap.best) and all(_worst(rel) <= tolerance for _, rel in tap.found[match])
-    ]
+        if (match := tap.best)
+    }
+    right = {name: error for name, error in nearest.items() if error <= tolerance}
     found = []
     for tap in taps:
-        match = best[tap.label]
+        match = tap.best
         if match is None:
             continue
-        if match[0] in right or not any(graph.makes(match[0], name) for name in right):
+        name, error = match[0], nearest[match[0]]
+        disproved = (graph.makes(name, r) for r in right if right[r] * _NEARER <= error)
+        if name in right or not any(disproved):
             found.append(tap)
     return found
 

@@ -16,7 +16,7 @@ from .._parity_report import Drift, EngineReport, Growth, ParityReport
 from ..errors import InputError, MissingExtraError, RnnonnxError
 from ._budget import Budget, check_tolerance, choose_budget
 from ._drift import drift
-from ._layers import find_layers
+from ._layers import LayerFindings, find_layers
 from ._rounded import compare_rounded, layers_of_rounded, stored_precision
 from ._trail import Trail
 from ._weights import find_weights
@@ -188,17 +188,7 @@ class _Run:
         departs = any(
             not error.ok for error in report.errors if engines[error.engine].runs == "file"
         )
-        if not departs and layers is not False and report.rounded and not report.rounded.ok:
-            self.tell("looking into the layers")
-            found = layers_of_rounded(
-                self.case.path, self.case.side, report.rounded.tolerance, calls=self.calls
-            )
-            return replace(
-                report,
-                layers=found.layers,
-                departure=found.departure,
-                notes=(*report.notes, *found.notes),
-            )
+        departs = departs or (report.rounded is not None and not report.rounded.ok)
         return self._with_layers(report) if layers or (layers is None and departs) else report
 
     def _one(self, item: Planned) -> _Ran | EngineReport:
@@ -252,7 +242,12 @@ class _Run:
     def _with_layers(self, report: ParityReport) -> ParityReport:
         self.tell("looking into the layers")
         case = self.case
-        found = find_layers(case.path, case.side, calls=self.calls, budget=self.budget)
+        found, rounded = LayerFindings((), None), report.rounded
+        if rounded is not None and not rounded.ok:
+            # what the precision may be off by would hide the first steps
+            found = layers_of_rounded(case.path, case.side, rounded.tolerance, calls=self.calls)
+        if found.departure is None:
+            found = find_layers(case.path, case.side, calls=self.calls, budget=self.budget)
         departure = found.departure
         if departure is not None and case.manifest.producer.startswith("rnnonnx "):
             self.tell("comparing the weights")

@@ -1,7 +1,8 @@
 """Which part of a recurrent layer a weight of a file is, and which gates of it.
 
 A layer is an operator, or a Scan over its steps; its weights may be rounded. All keep the gates in
-the operators' order, except that a Scan in int8 has some gates in products of their own.
+the operators' order; a Scan in int8 of a GRU that resets before its product has gate h in a product
+of its own.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ _HALVES: Final = ("forward", "backward")
 _PARTS: Final = {1: "kernel", 2: "recurrent kernel", 3: "bias"}
 # What an operator of rounded weights takes beside them: scales and zero points.
 _ROUNDED: Final = {8: 1, 9: 1, 10: 2, 11: 2}
+# What products of a layer's inputs, and in the body of a Scan those of its state, call a weight.
+_PRODUCTS: Final = ("kernel", "int8", "scales")
 _STEMS: Final = {
-    **dict.fromkeys(("W", "kernel"), 1),
+    **dict.fromkeys(("W", *_PRODUCTS), 1),
     **dict.fromkeys(("R", "recurrent_kernel"), 2),
     **dict.fromkeys(("B", "bias"), 3),
 }
@@ -74,16 +77,20 @@ def part_of(name: str, wrong: Array, graph: Any, layer: Any) -> str:
     gates = _GATES.get(type(layer).__name__)
     stem = re.sub(r"(_int8|_scales|_zero)?(_\d+)?$", "", name.rpartition("/")[2])
     position = _STEMS.get(stem, 0)
-    if gates is None or not position:
+    units = getattr(layer, "units", None)
+    if gates is None or units is None or not position:
         return ""
-    if stem == "kernel" and uses and all(use.inside for use in uses):
-        position = 2  # a product of the step alone
     # a Scan's: [directions, gates * units, ...] as the operator has it, or Keras's [..., columns]
     axis = 1 if wrong.ndim > 2 else wrong.ndim - 1
-    doubled = position == 3 and wrong.shape[axis] == 2 * len(gates) * layer.units
-    if wrong.shape[axis] != (1 + doubled) * len(gates) * layer.units:
+    blocks = gates
+    if stem in _PRODUCTS and uses and all(use.inside for use in uses):
+        position = 2  # a product of the step alone
+        if len(gates) == 3:  # a GRU's z and r, then h
+            blocks = {2 * units: gates[:2], units: gates[2:]}.get(wrong.shape[axis], gates)
+    elif position == 3 and wrong.shape[axis] == 2 * len(gates) * units:
+        blocks = (*gates, *gates)
+    if wrong.shape[axis] != len(blocks) * units:
         return _PARTS[position]
-    blocks = (*gates, *gates) if doubled else gates
     return _told(_PARTS[position], gates, blocks, wrong, axis, directed=False)
 
 

@@ -238,6 +238,40 @@ def test_weights_of_every_form_are_told(wide, plant, exported_as, tmp_path, opti
     assert all(weight.layer == name.partition("/")[0] for name, weight in found.items())
 
 
+@pytest.mark.parametrize(
+    ("after", "planted"),
+    [
+        (
+            True,
+            {
+                "gru/int8": ((3, 300), "kernel, gate r"),
+                "gru/int8_1": ((3, 20), "recurrent kernel, gate z"),
+                "gru/scales_1": ((600,), "recurrent kernel, gate h"),
+            },
+        ),
+        (
+            False,
+            {
+                "gru/int8_1": ((3, 300), "recurrent kernel, gate r"),
+                "gru/int8_2": ((3, 20), "recurrent kernel, gate h"),
+                "gru/scales": ((20,), "kernel, gate z"),
+            },
+        ),
+    ],
+)
+def test_weights_of_a_scan_in_int8_are_told(plant, tmp_path, after, planted):
+    """A GRU of 256 units is products of integers; its weights are named after those."""
+    gru = layers.GRU(256, name="gru", reset_after=after)
+    model = keras.Sequential([keras.Input((None, 256), name="x"), gru], name="large")
+    path = tmp_path / "m.onnx"
+    export(model, path, states="all", verify=False, precision="int8")
+    manifest = Model.load(path).manifest
+    for name, (index, _) in planted.items():
+        plant(path, path, name, index, by=1)
+    found = find_weights(path, keras_side(model, manifest), manifest, "")
+    assert {weight.name: (weight.index, weight.part) for weight in found} == planted
+
+
 def test_the_weights_of_a_scan_are_in_the_report(wide, plant, exported_as, tmp_path):
     source, _, manifest = exported_as(wide, THROUGHPUT)
     assert manifest.source.options == {"optimize": "throughput"}
@@ -245,3 +279,15 @@ def test_the_weights_of_a_scan_are_in_the_report(wide, plant, exported_as, tmp_p
     found = verify(wide, path, calls=1).departure
     assert found.layer == "simple"
     assert [(w.name, w.part) for w in found.weights] == [("simple/kernel", "kernel")]
+
+
+def test_a_layer_that_departs_by_little_more_than_what_follows(stack, file, plant, tmp_path):
+    """The layer after it is within the tolerance, yet by no means right."""
+    spoiled = plant(file, tmp_path / "m.onnx", "second/B", (0, 10), by=1.5e-4)
+    report = verify(stack, spoiled, layers=True)
+    by_name = {line.layer: line for line in report.layers}
+    assert by_name["scores"].ok
+    assert by_name["scores"].max_rel > 1e-6
+    found = report.departure
+    assert (found.layer, found.what) == ("second", "its output")
+    assert found.step is not None

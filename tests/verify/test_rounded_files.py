@@ -89,6 +89,26 @@ def test_a_wrong_scale_is_named_with_its_layer(wrong):
     assert [layer.layer for layer in wrong.layers if layer.ok is False] == ["gru", "scores"]
 
 
+def test_a_wrong_scale_is_compared_with_a_fresh_export(wrong):
+    (weight,) = wrong.departure.weights
+    assert (weight.name, weight.part) == ("gru/R_scales", "recurrent kernel, gate z")
+    assert weight.count == UNITS // 2
+
+
+def test_large_damage_is_told_at_its_first_step(model, small, tmp_path):
+    """Within the budget of int8 the first steps would be hidden."""
+
+    def zero(array):
+        array[...] = 0
+
+    bad = rewrite(small, tmp_path / "bad.onnx", "gru/R_int8", zero)
+    report = verify(model, bad, calls=2)
+    assert not all(error.ok for error in report.errors)
+    found = report.departure
+    assert (found.layer, found.call, found.step) == ("gru", 1, 1)  # a state of zeros comes before
+    assert [weight.name for weight in found.weights] == ["gru/R_int8"]
+
+
 def test_the_reports_say_it(wrong, tmp_path):
     write_html(wrong, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
