@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ..errors import InputError
+from ._errors import Kind, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,15 +93,40 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | memor
     return np.require(array, requirements="A").reshape(shape)
 
 
-def from_json(name: str, datatype: str, shape: Sequence[int], data: bytes | msgspec.Raw) -> Array:
+def from_json(
+    name: str, datatype: str, shape: Sequence[int], data: bytes | msgspec.Raw, *, most: int
+) -> Array:
     """An input from the JSON list of its values, flat or nested.
+
+    Args:
+        name: The input.
+        datatype: As the protocol has it.
+        shape: Its shape.
+        data: The list.
+        most: Most bytes that it may have as an array. A value takes ten times as many while it is
+            read, so that neither a larger array nor more values than the shape has are.
 
     Raises:
         InputError: A value is of another kind or does not fit, or the number of values is wrong.
+        RefusedError: The array would be larger.
     """
     dtype = dtype_of(name, datatype)
     size = _elements(name, shape)
+    if size * dtype.itemsize > most:
+        raise RefusedError(
+            Kind.TOO_LARGE,
+            f"input {name!r} is larger than the server takes; no state has changed",
+            expected=f"at most {most} bytes",
+            received=f"{size * dtype.itemsize} bytes",
+        )
     text = bytes(data)
+    room = math.prod(max(dim, 1) for dim in shape)
+    if text.count(b",") >= room or text.count(b"[") > 1 + len(shape) * room:
+        raise InputError(
+            f"the data of input {name!r} have another size than its shape",
+            expected=f"{list(shape)}, flat or nested",
+            received="more",
+        )
     try:
         values = _decoder(dtype.kind, _depth(name, text)).decode(text)
         array = _converted(values, dtype)

@@ -7,6 +7,7 @@ import http.client
 import json
 import struct
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -240,6 +241,37 @@ def test_a_bomb_in_many_members_is_413(server):
     refused(ask(server, "POST", INFER, bomb, Content_Encoding="gzip"), 413, "unpacked")
 
 
+def test_a_body_of_many_members_is_unpacked_up_to_a_number_of_them():
+    from rnnonnx.serve._errors import RefusedError
+    from rnnonnx.serve.http._body import unpack
+
+    member = gzip.compress(b"ab", mtime=0)
+    assert unpack(member * 1000, MIB) == b"ab" * 1000
+    with pytest.raises(RefusedError, match="more than 1000 members"):
+        unpack(member * 300_000, MIB)
+
+
+def test_values_beyond_the_shape_are_refused_before_they_are_read():
+    """Each takes ten times the memory while it is read."""
+    from rnnonnx import InputError
+    from rnnonnx.serve._errors import RefusedError
+    from rnnonnx.serve._tensors import from_json
+
+    tracemalloc.start()
+    try:
+        for text in (b"[" + b"0," * (8 * MIB) + b"0]", b"[" + b"[]," * (8 * MIB) + b"[]]"):
+            with pytest.raises(InputError, match="another size than its shape"):
+                from_json("x", "FP32", [1, 1, 8], text, most=MIB)
+            assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+            tracemalloc.reset_peak()
+        with pytest.raises(RefusedError, match="larger than the server takes"):
+            from_json("x", "FP32", [1, MIB, 1], b"[" + b"0," * (MIB - 1) + b"0]", most=MIB)
+    finally:
+        tracemalloc.stop()
+    for shape, text in (([2, 0], b"[[],[]]"), ([0, 3], b"[]"), ([2, 1, 1], b"[[[1]],[[2]]]")):
+        assert from_json("x", "FP32", shape, text, most=MIB).shape == tuple(shape)
+
+
 @pytest.mark.parametrize(
     ("body", "packing"),
     [
@@ -364,7 +396,7 @@ def test_arrays_of_every_datatype_go_through_json_and_bytes():
             array = np.array([[bounds.min, bounds.max, 1], [2, 3, 4]], dtype)
         raw = from_raw("x", name, [2, 3], to_raw(array))
         text = json.dumps(to_json(array)).encode()
-        for back in (raw, from_json("x", name, [2, 3], text)):
+        for back in (raw, from_json("x", name, [2, 3], text, most=MIB)):
             assert back.dtype == dtype
             np.testing.assert_array_equal(back, array)
 
@@ -397,7 +429,7 @@ def test_numbers_that_do_not_fit_are_refused(datatype, data):
     from rnnonnx.serve._tensors import from_json
 
     with pytest.raises(InputError, match="'x'"):
-        from_json("x", datatype, [1], data.encode())
+        from_json("x", datatype, [1], data.encode(), most=MIB)
 
 
 def test_bytes_that_are_no_truth_values_are_refused():

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _ASIDE: Final = 256 * 1024
 """Bodies from this size on are packed and unpacked in a thread, so that the loop goes on."""
+_SLICE: Final = 16 * 1024
+"""Bytes that are unpacked at a time."""
+_MEMBERS: Final = 1000
+"""Most members of one gzip body: one is usual."""
 _EITHER: Final = 32 + zlib.MAX_WBITS
 """For zlib: gzip or zlib, by the first bytes."""
 _FAST: Final = 1
@@ -77,23 +81,32 @@ def unpack(body: bytes, limit: int) -> bytes:
         RefusedError: The result would be larger, or the bytes are damaged.
     """
     parts: list[bytes] = []
-    size = 0
-    rest = body
+    size = at = 0
+    packed = zlib.decompressobj(_EITHER)
+    members = 1
     try:
-        while True:
-            packed = zlib.decompressobj(_EITHER)
-            part = packed.decompress(rest, limit + 1 - size)
+        # NOTE: by slices: zlib copies what is behind a member, which would be all of the rest
+        while at < len(body) or not at:
+            given = body[at : at + _SLICE]
+            at += len(given)
+            part = packed.decompress(given, limit + 1 - size)
             size += len(part)
             if size > limit:
                 raise _too_large(limit)
             parts.append(part)
-            if not packed.eof:
-                raise _damaged("it is cut short")
-            rest = packed.unused_data
-            if not rest:
-                return b"".join(parts)
+            at -= len(packed.unused_data)
+            if packed.eof and at < len(body):
+                packed = zlib.decompressobj(_EITHER)
+                members += 1
+                if members > _MEMBERS:
+                    raise _damaged(f"it has more than {_MEMBERS} members")
+            elif not given:
+                break
     except zlib.error as error:
         raise _damaged(str(error)) from error
+    if not packed.eof:
+        raise _damaged("it is cut short")
+    return b"".join(parts)
 
 
 def accepted(header: str | None) -> str | None:

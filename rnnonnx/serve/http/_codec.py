@@ -44,7 +44,7 @@ class Parsed:
     binary_default: bool
 
 
-def read_request(model: str, version: str, body: bytes, header: str | None) -> Parsed:
+def read_request(model: str, version: str, body: bytes, header: str | None, *, most: int) -> Parsed:
     """The request in a body.
 
     Args:
@@ -52,9 +52,10 @@ def read_request(model: str, version: str, body: bytes, header: str | None) -> P
         version: The version from there; empty where there is none.
         body: The body, unpacked.
         header: The header `Inference-Header-Content-Length`, if there is one.
+        most: Most bytes of an input.
 
     Raises:
-        RefusedError: It is malformed.
+        RefusedError: It is malformed, or an input of JSON is too large.
         InputError: A tensor is.
     """
     length = _json_length(header, len(body))
@@ -62,7 +63,8 @@ def read_request(model: str, version: str, body: bytes, header: str | None) -> P
         document = _DECODER.decode(memoryview(body)[:length])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _invalid(f"the request is malformed: {error}") from error
-    inputs = _inputs(document, memoryview(body)[length:], binary=header is not None)
+    tail = memoryview(body)[length:]
+    inputs = _inputs(document, tail, binary=header is not None, most=most)
     names = [output.name for output in document.outputs]
     if len(set(names)) != len(names):
         raise _invalid("an output is asked for twice", received=names[:20])
@@ -121,7 +123,7 @@ def write_response(parsed: Parsed, response: InferResponse) -> tuple[bytes, int 
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 
-def _inputs(document: Inference, tail: memoryview, *, binary: bool) -> dict[str, Array]:
+def _inputs(document: Inference, tail: memoryview, *, binary: bool, most: int) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     at = 0
     for item in document.inputs:
@@ -130,7 +132,7 @@ def _inputs(document: Inference, tail: memoryview, *, binary: bool) -> dict[str,
         _no_shared_memory(f"input {item.name!r}", item.parameters)
         size = item.parameters.get("binary_data_size")
         if size is None:
-            arrays[item.name] = _from_data(item)
+            arrays[item.name] = _from_data(item, most)
             continue
         at += _taken(item, size, len(tail) - at, binary=binary)
         arrays[item.name] = from_raw(
@@ -145,13 +147,13 @@ def _inputs(document: Inference, tail: memoryview, *, binary: bool) -> dict[str,
     return arrays
 
 
-def _from_data(item: Input) -> Array:
+def _from_data(item: Input, most: int) -> Array:
     if isinstance(item.data, msgspec.UnsetType):
         raise _invalid(
             f"input {item.name!r} has no values",
             expected="data, or the parameter binary_data_size and bytes behind the JSON",
         )
-    return from_json(item.name, item.datatype, item.shape, item.data)
+    return from_json(item.name, item.datatype, item.shape, item.data, most=most)
 
 
 def _taken(item: Input, size: Parameter, left: int, *, binary: bool) -> int:

@@ -142,9 +142,11 @@ class Api:
 
     async def infer(self, request: Request) -> Response:
         """Run a model, or step a sequence of it."""
-        body = await read_body(request, self._service.settings.limits)
+        limits = self._service.settings.limits
+        body = await read_body(request, limits)
         name, version = _named(request)
-        parsed = read_request(name, version, body, request.headers.get(HEADER))
+        header = request.headers.get(HEADER)
+        parsed = read_request(name, version, body, header, most=limits.tensor)
         running = self._service.infer(request.state.caller, parsed.request)
         response = await while_connected(request, running)
         if response is None:

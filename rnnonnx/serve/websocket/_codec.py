@@ -174,12 +174,17 @@ def read_text(text: str) -> Incoming:
     return found
 
 
-def read_inputs(frame: StepFrame) -> dict[str, Array]:
+def read_inputs(frame: StepFrame, *, most: int) -> dict[str, Array]:
     """The inputs of a step.
+
+    Args:
+        frame: The frame.
+        most: Most bytes of an input.
 
     Raises:
         InputError: A tensor is malformed.
-        RefusedError: An input comes twice, has no values, or asks for what is not there.
+        RefusedError: An input comes twice, has no values, is too large, or asks for what is not
+            there.
     """
     if frame.parameters:
         raise _refused(
@@ -195,7 +200,7 @@ def read_inputs(frame: StepFrame) -> dict[str, Array]:
                 f"input {item.name[:200]!r} has no values, or has parameters",
                 remedy="name, datatype, shape and data; or a binary frame",
             )
-        arrays[item.name] = from_json(item.name, item.datatype, item.shape, item.data)
+        arrays[item.name] = from_json(item.name, item.datatype, item.shape, item.data, most=most)
     return arrays
 
 

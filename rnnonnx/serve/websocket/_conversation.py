@@ -94,7 +94,8 @@ class Conversation:
             self.over = True
             return Done("closed", frame.id)
         names = wanted(self._manifest, frame.outputs) or self._outputs
-        return await self._step(read_inputs(frame), names, frame.id)
+        most = self._service.settings.limits.tensor
+        return await self._step(read_inputs(frame, most=most), names, frame.id)
 
     async def _open(self, frame: Open) -> Opened:
         if self._begun:
