@@ -133,11 +133,13 @@ class KerasSide:
         """The model with the weights that a file has rounded, for as long as this is open."""
         return rounded_weights(find_rounded(model, self.subject.table))
 
-    def calls(self, candidate: Step, recorder: Recorder, count: int) -> Iterator[dict[str, Any]]:
-        """The inputs of consecutive calls of `self.several` rows."""
+    def calls(
+        self, candidate: Step, recorder: Recorder, count: int, rows: int
+    ) -> Iterator[dict[str, Any]]:
+        """The inputs of consecutive calls of so many rows."""
         self.restart()
-        for lengths in call_lengths(self.subject, candidate, recorder, self.several, count):
-            yield self.subject.draw(self.several, lengths)
+        for lengths in call_lengths(self.subject, candidate, recorder, rows, count):
+            yield self.subject.draw(rows, lengths)
 
     @property
     def several(self) -> int:

@@ -94,10 +94,11 @@ def read_npz(path: Path) -> dict[str, Array]:
     except (*_NPZ_DAMAGE, *_ODD_HEADER) as error:
         if isinstance(error, InputError):
             raise
+        single = path.suffix == ".npy"
         raise InputError(
             f"{path} is damaged or no .npz file",
-            expected="a .npz file",
-            received=str(error),
+            expected="a .npz file, of arrays by name",
+            received="a .npy file, of one array without a name" if single else str(error),
             remedy="write it with numpy.savez(file, name=array)",
         ) from error
 

@@ -83,7 +83,13 @@ class LayerFindings:
 
 
 def find_layers(
-    path: Path, side: Any, *, calls: int, budget: Budget, model: Any = None
+    path: Path,
+    side: Any,
+    *,
+    calls: int,
+    budget: Budget,
+    batch: int,
+    model: Any = None,
 ) -> LayerFindings:
     """Compare every layer's output over consecutive calls with carried state.
 
@@ -92,6 +98,7 @@ def find_layers(
         side: The Keras model, a `KerasSide`.
         calls: How many calls.
         budget: What differences are held to.
+        batch: How many rows.
         model: What is to be looked into instead of the file, an `onnx.ModelProto`.
     """
     tolerance = budget.tolerance
@@ -108,10 +115,10 @@ def find_layers(
         label = f"{entry.path} (call {before + 1})" if before else entry.path
         kind = type(entry.layer).__name__
         taps.append(_Tap(entry.path, label, kind, tapped.backwards(entry)))
-    left, right = side.initial(side.several), side.initial(side.several)
+    left, right = side.initial(batch), side.initial(batch)
     states_off: list[dict[str, tuple[float, bool]]] = []
     lengths = []
-    for inputs in side.calls(graph.step, budget.recorder(), calls):
+    for inputs in side.calls(graph.step, budget.recorder(), calls, batch):
         _, left, wants = tapped(inputs, left)
         values, right = graph.run(inputs, right)
         lengths.append(_steps(inputs, side.subject.step.manifest))

@@ -45,7 +45,9 @@ def compare_rounded(
     return found
 
 
-def layers_of_rounded(path: Path, side: Any, tolerance: float, *, calls: int) -> LayerFindings:
+def layers_of_rounded(
+    path: Path, side: Any, tolerance: float, *, calls: int, batch: int
+) -> LayerFindings:
     """Which layer departs from Keras under the file's weights, without what the file rounds."""
     onnx = require("onnx", extra="onnx", purpose="looking into the layers of a file")
     from rnnonnx.exporters._unrounded import unrounded
@@ -57,5 +59,6 @@ def layers_of_rounded(path: Path, side: Any, tolerance: float, *, calls: int) ->
             side,
             calls=calls,
             budget=Budget(tolerance, "that of float32"),
+            batch=batch,
             model=unrounded(model),
         )

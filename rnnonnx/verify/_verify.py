@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .._extras import require
 from .._onnx_file import read_model
 from .._parity import axis_names
-from .._parity_report import Drift, EngineReport, Growth, ParityReport
+from .._parity_report import Drift, EngineReport, Growth, ParityReport, WeightError
 from ..errors import InputError, MissingExtraError, RnnonnxError
 from ._budget import Budget, check_tolerance, choose_budget
 from ._drift import drift
@@ -23,6 +23,9 @@ from ._weights import find_weights
 from .engines import REFERENCE, Case, Opened, Planned, engines, plan_engines
 
 Progress: TypeAlias = Callable[[str], None]
+
+# Of a caller's rows so many at most have every layer's values kept; files switch at fewer.
+_MOST_ROWS: Final = 64
 
 _RUNS = {"file": "the file", "model": "the Keras model, converted"}
 
@@ -189,7 +192,9 @@ class _Run:
             not error.ok for error in report.errors if engines[error.engine].runs == "file"
         )
         departs = departs or (report.rounded is not None and not report.rounded.ok)
-        return self._with_layers(report) if layers or (layers is None and departs) else report
+        if layers or (layers is None and departs):
+            return self._with_layers(report, departs=departs)
+        return report
 
     def _one(self, item: Planned) -> _Ran | EngineReport:
         """One engine: what it computes, or why it was not run.
@@ -239,22 +244,50 @@ class _Run:
         )
         return _Ran(report, trail.growth(), told, step)
 
-    def _with_layers(self, report: ParityReport) -> ParityReport:
+    def _with_layers(self, report: ParityReport, *, departs: bool) -> ParityReport:
         self.tell("looking into the layers")
-        case = self.case
-        found, rounded = LayerFindings((), None), report.rounded
+        case, sizes = self.case, [self.case.side.several]
+        found = self._layers(report, sizes[0])
+        worst = _worst_batch(report)
+        if departs and found.departure is None and worst and worst not in sizes:
+            # a file may compute many rows in another form than few
+            sizes.append(worst)
+            found = self._layers(report, worst)
+        departure, notes = found.departure, [*report.notes, *found.notes]
+        wrong: tuple[WeightError, ...] = ()
+        if (departs or departure) and case.manifest.producer.startswith("rnnonnx "):
+            self.tell("comparing the weights")
+            first = departure.layer if departure else ""
+            wrong = find_weights(case.path, case.side, case.manifest, first)
+        if departure:
+            departure = replace(departure, weights=wrong)
+        elif departs:
+            if not found.notes:
+                told = " and ".join(map(str, sizes))
+                notes.append(f"no layer was seen to depart where that was looked for: batch {told}")
+            notes += [f"a weight is not the model's: {weight}" for weight in wrong]
+        return replace(report, layers=found.layers, departure=departure, notes=tuple(notes))
+
+    def _layers(self, report: ParityReport, batch: int) -> LayerFindings:
+        """What is in the layers, with so many rows."""
+        case, rounded = self.case, report.rounded
         if rounded is not None and not rounded.ok:
             # what the precision may be off by would hide the first steps
-            found = layers_of_rounded(case.path, case.side, rounded.tolerance, calls=self.calls)
-        if found.departure is None:
-            found = find_layers(case.path, case.side, calls=self.calls, budget=self.budget)
-        departure = found.departure
-        if departure is not None and case.manifest.producer.startswith("rnnonnx "):
-            self.tell("comparing the weights")
-            wrong = find_weights(case.path, case.side, case.manifest, departure.layer)
-            departure = replace(departure, weights=wrong)
-        notes = (*report.notes, *found.notes)
-        return replace(report, layers=found.layers, departure=departure, notes=notes)
+            found = layers_of_rounded(
+                case.path, case.side, rounded.tolerance, calls=self.calls, batch=batch
+            )
+            if found.departure is not None:
+                return found
+        return find_layers(case.path, case.side, calls=self.calls, budget=self.budget, batch=batch)
+
+
+def _worst_batch(report: ParityReport) -> int | None:
+    """The batch size at which the file is most off, if layers can be looked into at it."""
+    errors = [error for error in report.errors if engines[error.engine].runs == "file"]
+    errors += report.rounded.errors if report.rounded else ()
+    wrong = [error for error in errors if not error.ok and error.place is not None]
+    place = max(wrong, key=lambda error: error.max_rel).place if wrong else None
+    return min(place.batch, _MOST_ROWS) if place else None
 
 
 def _with_drift(engine: EngineReport, lines: Sequence[Drift], stopped: str) -> EngineReport:

@@ -51,6 +51,13 @@ def test_hostile_headers(invoke, summing, tmp_path, data):
     assert result.exit_code == 2, result.output
 
 
+def test_one_array_where_arrays_by_name_are_wanted(x, tmp_path):
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(InputError) as told:
+        read_npz(tmp_path / "x.npy")
+    assert told.value.received == "a .npy file, of one array without a name"
+
+
 def test_damaged_arrays_of_all_kinds(summing, tmp_path):
     """Each byte of the header and the archive's tables damaged, with a fixed seed."""
     random = np.random.default_rng(0)

@@ -291,3 +291,33 @@ def test_a_layer_that_departs_by_little_more_than_what_follows(stack, file, plan
     found = report.departure
     assert (found.layer, found.what) == ("second", "its output")
     assert found.step is not None
+
+
+def test_damage_in_the_form_for_many_rows(wide, exported_as, tmp_path):
+    """The few rows at which layers are looked into first are right."""
+    source, _, _ = exported_as(wide, THROUGHPUT)
+    model = onnx.load(source)
+    (choice,) = [n for n in model.graph.node if n.op_type == "If" and n.name.startswith("gru/")]
+    (many,) = [a.g for a in choice.attribute if a.name == "then_branch"]
+    (body,) = [a.g for n in many.node for a in n.attribute if a.name == "body"]
+    gate = next(node for node in body.node if node.op_type == "Sigmoid")
+    gate.op_type = "HardSigmoid"
+    onnx.save(model, tmp_path / "m.onnx")
+    report = verify(wide, tmp_path / "m.onnx", calls=1)
+    assert (report.departure.layer, report.departure.step) == ("gru", 0)
+    assert next(line.layer for line in report.layers if line.ok is False) == "gru"
+
+
+def test_a_departure_in_no_layer_is_told(branched, plant, tmp_path):
+    """In a file without states that another tool has renamed; its weights are named."""
+    model, path = branched
+    graph = onnx.load(plant(path, tmp_path / "m.onnx", "both/forward_gru/W", (1, 7, 0), by=1e-2))
+    for number, node in enumerate(graph.graph.node):
+        node.name = f"n{number}"
+    onnx.save(graph, tmp_path / "m.onnx")
+    report = verify(model, tmp_path / "m.onnx", calls=1)
+    assert not report.ok
+    assert report.departure is None
+    told, weight = report.notes[-2:]
+    assert told.startswith("no layer was seen to depart where that was looked for: batch 3")
+    assert weight.startswith("a weight is not the model's: both/forward_gru/W (kernel, gate h")
