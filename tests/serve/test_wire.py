@@ -257,9 +257,10 @@ def test_values_beyond_the_shape_are_refused_before_they_are_read():
     from rnnonnx.serve._errors import RefusedError
     from rnnonnx.serve._tensors import from_json
 
+    texts = [b"[" + b"0," * (8 * MIB) + b"0]", b"[" + b"[]," * (8 * MIB) + b"[]]"]
     tracemalloc.start()
     try:
-        for text in (b"[" + b"0," * (8 * MIB) + b"0]", b"[" + b"[]," * (8 * MIB) + b"[]]"):
+        for text in texts:
             with pytest.raises(InputError, match="another size than its shape"):
                 from_json("x", "FP32", [1, 1, 8], text, most=MIB)
             assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
