@@ -325,6 +325,24 @@ def test_sequences_of_a_model_that_is_not_loaded_are_kept(models, kit, tmp_path)
         assert file.exists() is there
 
 
+def test_two_servers_do_not_share_a_state_folder(models, kit, tmp_path):
+    kept = tmp_path / "kept"
+
+    async def main():
+        async with kit.service(models, state_folder=kept) as service:
+            await stepped(service, 1, Step("s", start=True))
+            with pytest.raises(InputError, match="another server") as caught:
+                async with kit.service(models, state_folder=kept):
+                    pass
+            assert "folder of its own" in str(caught.value)
+        async with kit.service(models, state_folder=kept) as other:
+            await service.stop()  # a second time: it writes no more into what the other has
+            assert not list(kept.glob("*.streams"))
+            assert await stepped(other, 2, Step("s", end=True)) == kit.ledger_of([1, 2])
+
+    kit.run(main())
+
+
 def test_more_kept_sequences_than_there_is_room_for_stop_the_start(models, kit, tmp_path):
     async def main(capacity, count):
         pooling = Pooling(capacity=capacity)
