@@ -18,7 +18,7 @@ from ._errors import Kind, RefusedError
 from ._inference import Inference, InferRequest, InferResponse
 from ._keys import KeyRing, read_keys
 from ._limits import RateLimit
-from ._models import VERSION, Carry, Models
+from ._models import VERSION, Carry, Models, Streams
 from ._snapshot import StateFolder
 from ._tensors import datatype_of
 
@@ -337,6 +337,8 @@ class Service:
         """
         _check_admin(caller)
         await self.models.unload(model, carry)
+        if self._folder is not None and carry.streams is Streams.END:
+            self._folder.remove(model)
 
 
 def _check_admin(caller: Caller) -> None:

@@ -325,6 +325,21 @@ def test_sequences_of_a_model_that_is_not_loaded_are_kept(models, kit, tmp_path)
         assert file.exists() is there
 
 
+def test_parked_sequences_that_end_are_not_back_after_a_restart(models, kit, tmp_path):
+    options = {"names": (), "repository": models, "state_folder": tmp_path / "kept"}
+
+    async def main():
+        async with kit.service(models, state_folder=tmp_path / "kept") as service:
+            await stepped(service, 1, Step("s", start=True))
+        async with kit.service(models, **options) as service:
+            await service.unload(ANYBODY, "ledger", Carry(Streams.END))
+        async with kit.service(models, **options) as service:
+            await service.load(ANYBODY, "ledger", Carry())
+            assert not service.open_sequences(ANYBODY, "ledger")
+
+    kit.run(main())
+
+
 def test_two_servers_do_not_share_a_state_folder(models, kit, tmp_path):
     kept = tmp_path / "kept"
 
