@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +102,21 @@ def test_a_request_that_is_cancelled(models, kit):
             ends = [stepped(service, 8, Step("idle", end=True))]
             ends.append(stepped(service, 9, Step("c", end=True)))
             assert (await asyncio.gather(*ends))[1] == kit.ledger_of([5, 9])
+
+    kit.run(main())
+
+
+def test_an_end_that_is_cancelled_after_its_batch_began_ends_the_sequence(models, kit):
+    async def main():
+        async with kit.service(models) as service:
+            await stepped(service, 1, Step("s", start=True))
+            last = asyncio.ensure_future(stepped(service, 2, Step("s", end=True)))
+            await asyncio.sleep(0.0)
+            time.sleep(0.2)  # the batch runs, and the loop does not hear of it
+            last.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await last
+            assert not service.open_sequences(ANYBODY, "ledger")
 
     kit.run(main())
 
