@@ -4,10 +4,12 @@
 
     job.json            what the work is: hashes of the model and the data, and the settings
     part-000000.arrow   the results of the first rows, and so on; each names its job and rows
+    hash-000000         BLAKE2b of the content of that part, and so on
     lock                held by the process that works on it
 
-Parts come under their names by rename, so one that is there is whole. A rerun goes on with those
-that are missing; where the model, the data or a setting has changed it is refused.
+Parts come under their names by rename, and after their hashes; a part that is not what its hash
+says, or has none, is done again. A rerun goes on with those that are missing; where the model, the
+data or a setting has changed it is refused.
 """
 
 from __future__ import annotations
@@ -112,6 +114,9 @@ class Job:
         Raises:
             RnnonnxError: They cannot be written.
         """
+        digest = hashlib.blake2b(done.content).hexdigest().encode()
+        # NOTE: the hash first, so that a part that is there has one also after a kill
+        replace_file(self._hash_file(done.part), digest, error=RnnonnxError)
         replace_file(self.folder / done.part.name, done.content, error=RnnonnxError)
 
     def table(self, part: Part) -> Any:
@@ -127,9 +132,11 @@ class Job:
     def _has(self, part: Part) -> bool:
         """Whether the part is there, whole, and of this work."""
         path = self.folder / part.name
-        if not path.exists():
-            return False
         try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, hashlib.blake2b).hexdigest().encode()
+            if digest != self._hash_file(part).read_bytes():
+                return False
             with pyarrow().memory_map(str(path)) as source:
                 reader = pyarrow("pyarrow.ipc").open_file(source)
                 says = json.loads((reader.schema.metadata or {}).get(METADATA, b"{}"))
@@ -138,6 +145,9 @@ class Job:
             return False
         wanted = {"job": self.hash, "part": part.number, "rows": [part.start, part.stop]}
         return bool(says == wanted and rows == part.stop - part.start)
+
+    def _hash_file(self, part: Part) -> Path:
+        return self.folder / f"hash-{part.number:06}"
 
     def _read(self) -> dict[str, Any] | None:
         """What the work in the folder is; None where there is none."""
@@ -150,5 +160,5 @@ class Job:
         return found if isinstance(found, dict) else {}
 
     def _throw_away(self) -> None:
-        for path in self.folder.glob("part-*.arrow"):
+        for path in (*self.folder.glob("part-*.arrow"), *self.folder.glob("hash-*")):
             path.unlink()

@@ -7,6 +7,7 @@ a pool that is restored has its sequences without any further record.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from ._errors import RETRY_SECONDS, Kind, RefusedError, refusal
 from ._gate import Lanes
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping, Sequence
 
     from rnnonnx.runtime import Stream, StreamPool
@@ -141,7 +141,8 @@ class Sequences:
     ) -> Stepped:
         """Step a sequence; its caller has the turn in `lanes`.
 
-        A request that fails leaves the sequence as it was: open as before, or not opened.
+        A request that fails leaves the sequence as it was: open as before, or not opened. One that
+        is cancelled while its batch runs has its effect, and its end too.
 
         Raises:
             RefusedError: The sequence is not open, or is already; there is no room; or the step
@@ -149,13 +150,20 @@ class Sequences:
         """
         key = stream_id(caller, step.id)
         stream = await self._begin(caller, step, key) if step.start else self._find(step, key)
+        before = 0
         try:
+            before = stream.steps
             outputs = await stream.arun(output_names, feed)
             steps = stream.steps
         except BaseException as error:
             # also a cancellation: nobody has heard that it was opened
             if step.start:
                 self._end(stream)
+            elif step.end and isinstance(error, asyncio.CancelledError):
+                with suppress(PoolError):  # it is closed already
+                    await asyncio.to_thread(stream.snapshot)  # after the batch that it may be in
+                    if stream.steps != before:
+                        self._end(stream)
             if isinstance(error, StreamClosedError):
                 raise self._unknown(step) from error
             if isinstance(error, RnnonnxError):

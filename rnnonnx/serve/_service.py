@@ -18,7 +18,7 @@ from ._errors import Kind, RefusedError
 from ._inference import Inference, InferRequest, InferResponse
 from ._keys import KeyRing, read_keys
 from ._limits import RateLimit
-from ._models import VERSION, Carry, Models
+from ._models import VERSION, Carry, Models, Streams
 from ._snapshot import StateFolder
 from ._tensors import datatype_of
 
@@ -158,15 +158,23 @@ class Service:
         self._started = True
 
     async def stop(self) -> None:
-        """Take no more requests, keep the open sequences, and close."""
+        """Take no more requests, keep the open sequences, and close.
+
+        Once they are kept another server may have the folder, and a second call leaves it alone.
+        """
         self._stopping = True
+        lost = False
         for host in self.models:
             try:
                 await host.unload(Carry())
                 if self._folder is not None and host.parked is not None:
                     await asyncio.to_thread(self._folder.write, host.name, host.parked[0])
             except RnnonnxError:
+                lost = True
                 LOGGER.exception("sequences are lost", extra={"model": host.name})
+        if self._folder is not None and not lost:
+            self._folder.release()
+            self._folder = None
 
     @property
     def ready(self) -> bool:
@@ -329,6 +337,8 @@ class Service:
         """
         _check_admin(caller)
         await self.models.unload(model, carry)
+        if self._folder is not None and carry.streams is Streams.END:
+            self._folder.remove(model)
 
 
 def _check_admin(caller: Caller) -> None:

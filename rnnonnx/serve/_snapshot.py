@@ -2,39 +2,56 @@
 
 A file is what `StreamPool.snapshot` gives: checked when it is read, and refused whole where it
 is damaged or of another model. It is removed once its sequences are open again: a server that
-was killed later must not begin from states that are old.
+was killed later must not begin from states that are old. The file `lock` is held by the server
+that has the folder: of two, one would write over what the other keeps.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._files import replace_file
-from ..errors import StateFileError
+from ..errors import InputError, StateFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 class StateFolder:
-    """The folder.
+    """The folder, held by this server until `release`.
 
     Args:
         path: Where; it is made if it is missing.
 
     Raises:
         StateFileError: It cannot be made.
+        InputError: Another server has it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateFileError(
                 f"cannot make the folder for states {str(path)!r}: {error.strerror}"
             ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise InputError(
+                f"another server keeps its sequences in {str(path)!r}",
+                remedy="end that server first, or give this one a folder of its own",
+            ) from error
+
+    def release(self) -> None:
+        """Let another server have the folder."""
+        os.close(self._lock)
 
     def file(self, model: str) -> Path:
         """The file of a model."""

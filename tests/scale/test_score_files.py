@@ -194,6 +194,20 @@ def test_a_part_that_is_damaged_is_done_again(place):
     assert (place / "y.arrow").read_bytes() == (place / "whole.arrow").read_bytes()
 
 
+def test_a_part_with_other_values_or_no_hash_is_done_again(place):
+    """Damage that leaves an Arrow file with the right rows and metadata."""
+    scored(place, output="whole.arrow", part_rows=10)
+    names = interrupted(place, stop_after=3)
+    part = place / "y.arrow.parts" / names[0]
+    content = bytearray(part.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(byte ^ 0x55 for byte in content[middle : middle + 200])
+    part.write_bytes(content)
+    (place / "y.arrow.parts" / "hash-000001").unlink()
+    assert scored(place, part_rows=10).resumed == len(names) - 2
+    assert (place / "y.arrow").read_bytes() == (place / "whole.arrow").read_bytes()
+
+
 def test_two_processes_do_not_write_one_file(place):
     def other(_done, _total):
         with pytest.raises(InputError, match="another process"):

@@ -197,8 +197,8 @@ async def service(folder, names=("ledger",), **options):
     """The service within this process."""
     files = tuple(ModelFile(name, folder / f"{name}.onnx") for name in names)
     made = Service(Settings(models=files, **options))
-    await made.start()
     try:
+        await made.start()
         yield made
     finally:
         await made.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +102,21 @@ def test_a_request_that_is_cancelled(models, kit):
             ends = [stepped(service, 8, Step("idle", end=True))]
             ends.append(stepped(service, 9, Step("c", end=True)))
             assert (await asyncio.gather(*ends))[1] == kit.ledger_of([5, 9])
+
+    kit.run(main())
+
+
+def test_an_end_that_is_cancelled_after_its_batch_began_ends_the_sequence(models, kit):
+    async def main():
+        async with kit.service(models) as service:
+            await stepped(service, 1, Step("s", start=True))
+            last = asyncio.ensure_future(stepped(service, 2, Step("s", end=True)))
+            await asyncio.sleep(0.0)
+            time.sleep(0.2)  # the batch runs, and the loop does not hear of it
+            last.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await last
+            assert not service.open_sequences(ANYBODY, "ledger")
 
     kit.run(main())
 
@@ -323,6 +339,39 @@ def test_sequences_of_a_model_that_is_not_loaded_are_kept(models, kit, tmp_path)
     for main, there in [(first, True), (second, True), (third, False)]:
         kit.run(main())
         assert file.exists() is there
+
+
+def test_parked_sequences_that_end_are_not_back_after_a_restart(models, kit, tmp_path):
+    options = {"names": (), "repository": models, "state_folder": tmp_path / "kept"}
+
+    async def main():
+        async with kit.service(models, state_folder=tmp_path / "kept") as service:
+            await stepped(service, 1, Step("s", start=True))
+        async with kit.service(models, **options) as service:
+            await service.unload(ANYBODY, "ledger", Carry(Streams.END))
+        async with kit.service(models, **options) as service:
+            await service.load(ANYBODY, "ledger", Carry())
+            assert not service.open_sequences(ANYBODY, "ledger")
+
+    kit.run(main())
+
+
+def test_two_servers_do_not_share_a_state_folder(models, kit, tmp_path):
+    kept = tmp_path / "kept"
+
+    async def main():
+        async with kit.service(models, state_folder=kept) as service:
+            await stepped(service, 1, Step("s", start=True))
+            with pytest.raises(InputError, match="another server") as caught:
+                async with kit.service(models, state_folder=kept):
+                    pass
+            assert "folder of its own" in str(caught.value)
+        async with kit.service(models, state_folder=kept) as other:
+            await service.stop()  # a second time: it writes no more into what the other has
+            assert not list(kept.glob("*.streams"))
+            assert await stepped(other, 2, Step("s", end=True)) == kit.ledger_of([1, 2])
+
+    kit.run(main())
 
 
 def test_more_kept_sequences_than_there_is_room_for_stop_the_start(models, kit, tmp_path):
