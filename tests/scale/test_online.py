@@ -38,6 +38,8 @@ from rnnonnx.serve import (
 )
 from rnnonnx.serve.http._codec import read_request, write_response
 
+MOST = 2**20  # bytes of an input
+
 
 class Several:
     """Replicas in turn; one that is told to go is gone before or after the next step."""
@@ -276,7 +278,7 @@ def test_the_number_on_the_wire(online):
         return json.dumps({"inputs": [x], "parameters": parameters}).encode()
 
     parsed = read_request(
-        "lstm", "", body(sequence_id=1, sequence_start=True, sequence_request=0), None
+        "lstm", "", body(sequence_id=1, sequence_start=True, sequence_request=0), None, most=MOST
     )
     for replayed in (False, True):
         said = asyncio.run(online.infer(ANYBODY, parsed.request))
@@ -287,7 +289,7 @@ def test_the_number_on_the_wire(online):
         assert parameters["sequence_steps"] == 1
     for wrong in (-1, 1.0, "0", True, 2**63):
         with pytest.raises(RefusedError, match="sequence_request"):
-            read_request("lstm", "", body(sequence_id=1, sequence_request=wrong), None)
+            read_request("lstm", "", body(sequence_id=1, sequence_request=wrong), None, most=MOST)
 
 
 # --- what is started -------------------------------------------------------------------------
