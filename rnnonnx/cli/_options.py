@@ -30,3 +30,13 @@ Tolerance: TypeAlias = Annotated[
         " 2**-4 with int8.",
     ),
 ]
+Providers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Execution provider: cpu, cuda, or its full name; auto for the best that starts."
+        " Repeatable, in order."
+    ),
+]
+Stateful: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An ONNX file with a manifest.")
+]

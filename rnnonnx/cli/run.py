@@ -15,6 +15,7 @@ from rnnonnx.errors import InputError
 from . import _parse
 from ._console import note, print_json, progress
 from ._errors import guarded
+from ._options import Providers, Stateful  # noqa: TC001 (typer)
 from ._places import Kept, check_distinct, check_file
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _STREAM = "A stream of raw frames"
 
 @guarded
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file with a manifest.")],
+    model: Stateful,
     source: Annotated[
         str,
         typer.Argument(
@@ -70,13 +71,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Save the state at the end (safetensors)."),
     ] = None,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Execution provider: cpu, cuda, or its full name; auto for the best that starts."
-            " Repeatable, in order."
-        ),
-    ] = None,
+    provider: Providers = None,
     stream: Annotated[
         bool,
         typer.Option(

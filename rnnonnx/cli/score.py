@@ -13,6 +13,7 @@ from . import _parse
 from ._console import note, print_json, progress
 from ._engines import Engine
 from ._errors import guarded
+from ._options import Providers, Stateful  # noqa: TC001 (typer)
 
 
 class OnError(StrEnum):
@@ -31,7 +32,7 @@ class Nan(StrEnum):
 
 @guarded
 def score(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file with a manifest.")],
+    model: Stateful,
     source: Annotated[
         Path,
         typer.Argument(
@@ -104,13 +105,7 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what an earlier run has done.")
     ] = False,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Execution provider: cpu, cuda, or its full name; auto for the best that starts."
-            " Repeatable, in order."
-        ),
-    ] = None,
+    provider: Providers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Score the sequences of a file, each from the model's initial state.

@@ -15,6 +15,7 @@ from . import _parse
 from ._console import note, output, print_json
 from ._engines import Engine
 from ._errors import guarded
+from ._options import Providers  # noqa: TC001 (typer)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,13 +76,7 @@ def serve(
         Literal["deflate", "gzip"] | None,
         typer.Option(help="Pack responses over gRPC for clients that take it."),
     ] = None,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Execution provider: cpu, cuda, or its full name; auto for the best that starts."
-            " Repeatable, in order."
-        ),
-    ] = None,
+    provider: Providers = None,
     capacity: Annotated[
         int,
         typer.Option(

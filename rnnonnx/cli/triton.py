@@ -9,12 +9,13 @@ import typer
 
 from ._console import print_json, show
 from ._errors import guarded
+from ._options import Stateful  # noqa: TC001 (typer)
 from ._places import check_folder
 
 
 @guarded
 def triton(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file with a manifest.")],
+    model: Stateful,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FOLDER", help="The model repository.")
     ],
