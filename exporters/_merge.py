@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ._constants import constant
+from ._constants import constant, integers
 from ._writer import Constants
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def _added(splits: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node, list[i
         for other in left:
             sums = [_sum(*parts) for parts in zip(one.outputs, other.outputs, strict=False)]
             found = [add for add in sums if add is not None]
-            alike = len(one.outputs) == len(other.outputs) == len(found)
-            if alike and _lengths(one) == _lengths(other) and _same_shape(one, other):
+            paired = len(one.outputs) == len(other.outputs) == len(found)
+            same = integers(one.inputs[1]) == integers(other.inputs[1])
+            if paired and same and _same_shape(one, other):
                 left.remove(other)
                 yield one, other, found
                 break
@@ -128,25 +129,17 @@ def _sum(first: ir.Value, second: ir.Value) -> ir.Node | None:
     return add if set(add.inputs) == {first, second} else None
 
 
-def _lengths(split: ir.Node) -> tuple[int, ...] | None:
-    array = constant(split.inputs[1])
-    return None if array is None else tuple(array.tolist())
-
-
 def _same_shape(one: ir.Node, other: ir.Node) -> bool:
     """Whether the wholes are of one shape, so that their sum is not of a larger one.
 
     Their batch is that of the step, under a name for each.
     """
-    shapes = [None if split.inputs[0] is None else split.inputs[0].shape for split in (one, other)]
-    if shapes[0] is None or shapes[1] is None:
-        return False
-    known = [
-        [size if isinstance(size, int) else None for size in shape]
-        for shape in shapes
-        if shape is not None
-    ]
-    return known[0] == known[1] and None not in known[0][1:]
+    first, second = (
+        [size if isinstance(size, int) else None for size in whole.shape or ()]
+        for whole in (one.inputs[0], other.inputs[0])
+        if whole is not None
+    )
+    return bool(first) and first == second and None not in first[1:]
 
 
 def _add_before(one: ir.Node, other: ir.Node, sums: Sequence[ir.Node]) -> None:
