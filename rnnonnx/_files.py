@@ -67,6 +67,28 @@ def replace_file(
         raise error(f"cannot write {label}: {reason}") from failure
 
 
+def hold(path: Path, mode: int = 0o666) -> int | None:
+    """Lock a file, which is made if it is missing, until it is closed or the process ends.
+
+    Args:
+        path: The file.
+        mode: Who may read and write it, if it is made.
+
+    Returns:
+        Its descriptor, for `os.close`; None where another process holds it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
     """Whether two paths lead to the same file, also one that is not there yet.
 

@@ -14,14 +14,13 @@ data or a setting has changed it is refused.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from .._files import replace_file
+from .._files import hold, replace_file
 from ..errors import InputError, RnnonnxError
 from ._pyarrow import pyarrow
 from ._work import METADATA
@@ -54,18 +53,16 @@ class Job:
         self._description = self.folder / "job.json"
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            lock = hold(self.folder / "lock")
         except OSError as error:
             raise InputError(
                 f"the folder {str(self.folder)!r} cannot be made: {error.strerror or error}"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
+        if lock is None:
             raise InputError(
                 f"another process is writing {str(output)!r}", received=str(self.folder)
-            ) from error
+            )
+        self._lock = lock
 
     def __enter__(self) -> Self:
         return self

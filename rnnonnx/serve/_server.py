@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from ..errors import InputError
+from ._listen import listen
 from ._metrics import Metrics
 from ._service import Service
 from .http import create_app
@@ -19,6 +19,7 @@ from .page import page_routes
 from .websocket import StreamEndpoint
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
@@ -75,7 +76,7 @@ async def _nothing(*_arguments: object) -> None:
 
 
 async def _serve(settings: Settings, announce: Callable[[Addresses], object]) -> None:
-    with closing(_bind(settings.host, settings.http_port)) as listening:
+    with closing(listen(settings.host, settings.http_port)) as listening:
         service = Service(settings)
         metrics = Metrics(service)
         rpc = _rpc(service, metrics)
@@ -235,30 +236,6 @@ def _certificates(settings: Settings) -> ssl.VerifyMode:
 
     asks = settings.tls is not None and settings.tls.clients is not None
     return ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket on an address, which nothing connects to yet.
-
-    Raises:
-        InputError: The address is no address here, or is taken.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-        except BaseException:
-            listening.close()
-            raise
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            remedy="--host and --http-port choose others; port 0 is any that is free",
-        ) from error
-    return listening
 
 
 def _addresses(settings: Settings, listening: socket.socket, rpc: RpcServer | None) -> Addresses:

@@ -8,12 +8,11 @@ that has the folder: of two, one would write over what the other keeps.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .._files import replace_file
+from .._files import hold, replace_file
 from ..errors import InputError, StateFileError
 
 if TYPE_CHECKING:
@@ -35,19 +34,17 @@ class StateFolder:
         self._path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = hold(path / "lock", 0o600)
         except OSError as error:
             raise StateFileError(
                 f"cannot make the folder for states {str(path)!r}: {error.strerror}"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
+        if lock is None:
             raise InputError(
                 f"another server keeps its sequences in {str(path)!r}",
                 remedy="end that server first, or give this one a folder of its own",
-            ) from error
+            )
+        self._lock = lock
 
     def release(self) -> None:
         """Let another server have the folder."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._extras import require
 from ...errors import InputError, RnnonnxError
 from ...serve._errors import RETRY_SECONDS, Kind, RefusedError
+from ...serve._listen import listen
 from ._front import Front, ReplicaGoneError
 from ._replica import THREADS, Replica
 from ._router import by_session, has_affinity, routing
@@ -289,19 +289,8 @@ def free_port(host: str, port: int) -> int:
     Raises:
         InputError: It is taken, or the address is none of this machine.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            remedy="--host and --http-port choose others; port 0 is any that is free",
-        ) from error
+    with closing(listen(host, port)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
