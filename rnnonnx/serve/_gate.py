@@ -6,6 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from ._errors import RETRY_SECONDS, Kind, RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator
 
@@ -78,21 +80,38 @@ class Places:
 
     Args:
         limit: How many.
-
-    Attributes:
-        taken: How many are taken.
+        full: What is told then.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
+    def __init__(self, limit: int, full: str) -> None:
+        self._limit = limit
+        self._full = full
+        self._taken = 0
 
     @contextmanager
-    def one(self) -> Iterator[bool]:
-        """Take a place for a while; False where there is none."""
-        free = self.taken < self.limit
-        self.taken += free
+    def one(self) -> Iterator[None]:
+        """Take a place for a while.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        if self._taken >= self._limit:
+            raise RefusedError(
+                Kind.FULL,
+                self._full,
+                expected=f"at most {self._limit}",
+                retry_after=RETRY_SECONDS,
+            )
+        self._taken += 1
         try:
-            yield free
+            yield
         finally:
-            self.taken -= free
+            self._taken -= 1
+
+
+def waiting_places(limit: int, model: str) -> Places:
+    """Places for the requests of a model that wait or run."""
+    return Places(
+        limit,
+        f"as many requests of model {model!r} wait as there is room for; no state has changed",
+    )

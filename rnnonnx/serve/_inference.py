@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import RnnonnxError
-from ._errors import RETRY_SECONDS, Kind, RefusedError, refusal
+from ._errors import Kind, RefusedError, refusal
 from ._models import VERSION, unloaded
 from ._sequences import Step, stream_id
+from ._tensors import check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,15 +99,7 @@ class Inference:
         failed = True
         try:
             check_sizes(request, self._limits)
-            with host.places.one() as free:
-                if not free:
-                    raise RefusedError(
-                        Kind.FULL,
-                        f"as many requests of model {host.name!r} wait as there is room for; no"
-                        " state has changed",
-                        expected=f"at most {host.places.limit}",
-                        retry_after=RETRY_SECONDS,
-                    )
+            with host.places.one():
                 response = await self._in_turn(host, caller, request)
             failed = False
         finally:
@@ -185,13 +178,7 @@ def check_sizes(request: InferRequest, limits: Limits) -> None:
         RefusedError: One is.
     """
     for name, array in request.inputs.items():
-        if array.nbytes > limits.tensor:
-            raise RefusedError(
-                Kind.TOO_LARGE,
-                f"input {name!r} is larger than the server takes; no state has changed",
-                expected=f"at most {limits.tensor} bytes",
-                received=f"{array.nbytes} bytes",
-            )
+        check_size(name, array.nbytes, limits.tensor)
 
 
 def _response(

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import PoolError, RnnonnxError, StateError
 from ._errors import Kind, RefusedError, refusal
-from ._gate import Gate, Places
+from ._gate import Gate, waiting_places
 from ._sequences import Sequences, read_id
 from ._settings import MODEL_NAME, ModelFile
 from ._stats import Counts
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from ..manifest import Manifest
     from ._settings import Settings
+
+Found = TypeVar("Found")
 
 LOGGER: Final = logging.getLogger("rnnonnx.serve")
 VERSION: Final = "1"
@@ -89,7 +91,7 @@ class ModelHost:
             idle_timeout=settings.pooling.idle_timeout,
         )
         self.gate = Gate()
-        self.places = Places(settings.limits.waiting)
+        self.places = waiting_places(settings.limits.waiting, file.name)
         self.counts = Counts()
         self.parked: tuple[bytes, Manifest | None] | None = None
         self._settings = settings
@@ -218,19 +220,7 @@ class Models:
         path = self._in_repository().get(name) if host is None else None
         if path is not None:
             host = self._found(name, path)
-        if host is None:
-            raise RefusedError(
-                Kind.NOT_FOUND,
-                f"there is no model {name[:200]!r}",
-                remedy="/v2/repository/index lists the models",
-            )
-        if version not in ("", VERSION):
-            raise RefusedError(
-                Kind.NOT_FOUND,
-                f"model {name!r} has no version {version[:40]!r}",
-                expected=VERSION,
-            )
-        return host
+        return found(host, name, version)
 
     def loaded(self, name: str, version: str = "") -> tuple[ModelHost, Model]:
         """A model that is loaded.
@@ -279,6 +269,27 @@ class Models:
             return {}
         paths = self._settings.repository.glob("*.onnx")
         return {path.stem: path for path in paths if MODEL_NAME.fullmatch(path.stem)}
+
+
+def found(model: Found | None, name: str, version: str) -> Found:
+    """What was found under a name, as the version that is asked for.
+
+    Raises:
+        RefusedError: Nothing was, or there is no such version.
+    """
+    if model is None:
+        raise RefusedError(
+            Kind.NOT_FOUND,
+            f"there is no model {name[:200]!r}",
+            remedy="/v2/repository/index lists the models",
+        )
+    if version not in ("", VERSION):
+        raise RefusedError(
+            Kind.NOT_FOUND,
+            f"model {name!r} has no version {version[:40]!r}",
+            expected=VERSION,
+        )
+    return model
 
 
 def unloaded(host: ModelHost) -> RefusedError:

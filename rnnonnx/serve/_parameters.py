@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._errors import Kind, RefusedError
 from ._models import Carry, Streams
 from ._sequences import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Parameter: TypeAlias = bool | int | float | str
 """What a parameter may be."""
@@ -66,6 +66,43 @@ def read_flag(parameters: Mapping[str, Parameter], name: str, *, default: bool =
             received=repr(value)[:40],
         )
     return value
+
+
+def wanted_outputs(outputs: Sequence[Any]) -> tuple[str, ...] | None:
+    """The names of the outputs that a request asks for; None is all.
+
+    Args:
+        outputs: Each with its `name` and `parameters`.
+
+    Raises:
+        RefusedError: One comes twice, or is wanted by an extension that is not served.
+    """
+    names = [output.name for output in outputs]
+    if len(set(names)) != len(names):
+        raise RefusedError(Kind.INVALID, "an output is asked for twice", received=names[:20])
+    for name, parameters in ((output.name, output.parameters) for output in outputs):
+        if "classification" in parameters:
+            raise RefusedError(
+                Kind.INVALID,
+                f"output {name!r}: the classification extension is not served",
+                remedy="leave `classification` out, and sort the scores yourself",
+            )
+        refuse_shared_memory(f"output {name!r}", parameters)
+    return tuple(names) or None
+
+
+def refuse_shared_memory(what: str, parameters: Mapping[str, Any]) -> None:
+    """Check that a tensor is in the request.
+
+    Raises:
+        RefusedError: It is in a memory that server and client are to share.
+    """
+    if "shared_memory_region" in parameters:
+        raise RefusedError(
+            Kind.INVALID,
+            f"{what}: shared memory is not served",
+            remedy="send the data in the request",
+        )
 
 
 def read_carry(parameters: Mapping[str, Parameter]) -> Carry:

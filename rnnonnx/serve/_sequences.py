@@ -209,12 +209,7 @@ class Sequences:
     async def _begin(self, caller: Caller, step: Step, key: str) -> Stream:
         owned = self._owned.get(caller.name, ())
         if key in self.pool:
-            raise RefusedError(
-                Kind.CONFLICT,
-                f"sequence {step.id!r} of model {self._model!r} is open already; it is as it was"
-                " before the request",
-                remedy="go on without sequence_start, or end it first",
-            )
+            raise open_already(step, self._model)
         if self._most is not None and len(owned) >= self._most:
             raise RefusedError(
                 Kind.LIMITED,
@@ -238,12 +233,7 @@ class Sequences:
 
     def _unknown(self, step: Step) -> RefusedError:
         idle = "" if self._idle is None else f", or was idle for {self._idle:g} s"
-        return RefusedError(
-            Kind.NOT_FOUND,
-            f"sequence {step.id!r} of model {self._model!r} is not open: it has not been started,"
-            f" has ended{idle}; no state was made for it",
-            remedy="begin it with sequence_start",
-        )
+        return not_open(step, self._model, idle)
 
     def _end(self, stream: Stream) -> None:
         self._disown(stream.id)
@@ -258,6 +248,32 @@ class Sequences:
         owned.discard(key)
         if not owned:
             self._owned.pop(owner, None)
+
+
+def open_already(step: Step, model: str) -> RefusedError:
+    """The error for a sequence that is to begin and is open."""
+    return RefusedError(
+        Kind.CONFLICT,
+        f"sequence {step.id!r} of model {model!r} is open already; it is as it was before the"
+        " request",
+        remedy="go on without sequence_start, or end it first",
+    )
+
+
+def not_open(step: Step, model: str, idle: str) -> RefusedError:
+    """The error for a sequence that is to go on and is not open.
+
+    Args:
+        step: The request's.
+        model: The model's name.
+        idle: What else may have happened: it was idle for too long; empty where it cannot be.
+    """
+    return RefusedError(
+        Kind.NOT_FOUND,
+        f"sequence {step.id!r} of model {model!r} is not open: it has not been started, has ended"
+        f"{idle}; no state was made for it",
+        remedy="begin it with sequence_start",
+    )
 
 
 def stream_id(caller: Caller, sequence: SequenceId) -> str:

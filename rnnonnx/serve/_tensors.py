@@ -112,13 +112,7 @@ def from_json(
     """
     dtype = dtype_of(name, datatype)
     size = _elements(name, shape)
-    if size * dtype.itemsize > most:
-        raise RefusedError(
-            Kind.TOO_LARGE,
-            f"input {name!r} is larger than the server takes; no state has changed",
-            expected=f"at most {most} bytes",
-            received=f"{size * dtype.itemsize} bytes",
-        )
+    check_size(name, size * dtype.itemsize, most)
     text = bytes(data)
     room = math.prod(max(dim, 1) for dim in shape)
     if text.count(b",") >= room or text.count(b"[") > 1 + len(shape) * room:
@@ -145,6 +139,26 @@ def from_json(
             received=list(array.shape),
         )
     return array.reshape(shape)
+
+
+def check_size(name: str, size: int, most: int) -> None:
+    """Check that an input is not too large.
+
+    Args:
+        name: The input.
+        size: Its bytes.
+        most: Most bytes that one may have.
+
+    Raises:
+        RefusedError: It is.
+    """
+    if size > most:
+        raise RefusedError(
+            Kind.TOO_LARGE,
+            f"input {name!r} is larger than the server takes; no state has changed",
+            expected=f"at most {most} bytes",
+            received=f"{size} bytes",
+        )
 
 
 def to_raw(array: Array) -> bytes:

@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from ...serve._errors import RETRY_SECONDS, Kind, RefusedError
-from ...serve._gate import Lanes, Places
+from ...serve._gate import Lanes, waiting_places
 from ...serve._inference import InferResponse, check_sizes, named_sequence
 from ...serve._keys import KeyRing, read_keys
 from ...serve._limits import RateLimit
-from ...serve._models import VERSION
-from ...serve._sequences import stream_id
+from ...serve._models import VERSION, found
+from ...serve._sequences import not_open, open_already, stream_id
 from ...serve._service import IndexEntry, ModelMetadata, tensor_metadata
 from ._messages import Ask, Denied, Told
 
@@ -77,7 +77,8 @@ class Front:
         self._keys = KeyRing(None if settings.keys is None else read_keys(settings.keys))
         self._rate = RateLimit(settings.limits.rate)
         self._lanes = Lanes()
-        self._places = {name: Places(settings.limits.waiting) for name in models}
+        waiting = settings.limits.waiting
+        self._places = {name: waiting_places(waiting, name) for name in models}
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -105,15 +106,7 @@ class Front:
         """
         manifest, replicas = self._model(request.model, request.version)
         check_sizes(request, self.settings.limits)
-        with self._places[request.model].one() as free:
-            if not free:
-                raise RefusedError(
-                    Kind.FULL,
-                    f"as many requests of model {request.model!r} wait as there is room for; no"
-                    " state has changed",
-                    expected=f"at most {self.settings.limits.waiting}",
-                    retry_after=RETRY_SECONDS,
-                )
+        with self._places[request.model].one():
             if not manifest.states:
                 told = await _again(lambda: replicas.step(Ask(request.inputs, request.outputs)))
             else:
@@ -191,20 +184,7 @@ class Front:
         raise _fixed(model)
 
     def _model(self, name: str, version: str) -> tuple[Manifest, Replicas]:
-        found = self._models.get(name)
-        if found is None:
-            raise RefusedError(
-                Kind.NOT_FOUND,
-                f"there is no model {name[:200]!r}",
-                remedy="/v2/repository/index lists the models",
-            )
-        if version not in ("", VERSION):
-            raise RefusedError(
-                Kind.NOT_FOUND,
-                f"model {name!r} has no version {version[:40]!r}",
-                expected=VERSION,
-            )
-        return found
+        return found(self._models.get(name), name, version)
 
 
 async def _stepped(replicas: Replicas, key: str, step: Step, request: InferRequest) -> Told:
@@ -217,19 +197,9 @@ async def _stepped(replicas: Replicas, key: str, step: Step, request: InferReque
         token = secrets.token_hex(16)
         there = await _again(lambda: replicas.step_of(key))
         if step.start and there is not None:
-            raise RefusedError(
-                Kind.CONFLICT,
-                f"sequence {step.id!r} of model {request.model!r} is open already; it is as it was"
-                " before the request",
-                remedy="go on without sequence_start, or end it first",
-            )
+            raise open_already(step, request.model)
         if not step.start and there is None:
-            raise RefusedError(
-                Kind.NOT_FOUND,
-                f"sequence {step.id!r} of model {request.model!r} is not open: it has not been"
-                " started, has ended, or was idle for too long; no state was made for it",
-                remedy="begin it with sequence_start",
-            )
+            raise not_open(step, request.model, ", or was idle for too long")
         number = there or 0
     ask = Ask(request.inputs, request.outputs, key, number, token, step.end)
     return await _again(lambda: replicas.step(ask))

@@ -13,7 +13,7 @@ import msgspec
 
 from .._errors import Kind, RefusedError
 from .._inference import InferRequest, InferResponse
-from .._parameters import read_flag, read_step
+from .._parameters import read_flag, read_step, refuse_shared_memory, wanted_outputs
 from .._tensors import datatype_of, from_json, from_raw, to_json, to_raw
 from ._documents import Inference, Inferred, Input, Output
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 HEADER: Final = "Inference-Header-Content-Length"
 _DECODER: Final = msgspec.json.Decoder(Inference)
-_SHARED: Final = "shared_memory_region"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +64,16 @@ def read_request(model: str, version: str, body: bytes, header: str | None, *, m
         raise _invalid(f"the request is malformed: {error}") from error
     tail = memoryview(body)[length:]
     inputs = _inputs(document, tail, binary=header is not None, most=most)
-    names = [output.name for output in document.outputs]
-    if len(set(names)) != len(names):
-        raise _invalid("an output is asked for twice", received=names[:20])
-    binary = {}
-    for output in document.outputs:
-        if "classification" in output.parameters:
-            raise _invalid(
-                f"output {output.name!r}: the classification extension is not served",
-                remedy="leave `classification` out, and sort the scores yourself",
-            )
-        _no_shared_memory(f"output {output.name!r}", output.parameters)
-        if "binary_data" in output.parameters:
-            binary[output.name] = read_flag(output.parameters, "binary_data")
+    names = wanted_outputs(document.outputs)
+    binary = {
+        output.name: read_flag(output.parameters, "binary_data")
+        for output in document.outputs
+        if "binary_data" in output.parameters
+    }
     request = InferRequest(
         model,
         inputs,
-        tuple(names) or None,
+        names,
         read_step(document.parameters),
         version,
         document.id,
@@ -129,7 +121,7 @@ def _inputs(document: Inference, tail: memoryview, *, binary: bool, most: int) -
     for item in document.inputs:
         if item.name in arrays:
             raise _invalid(f"input {item.name!r} comes twice")
-        _no_shared_memory(f"input {item.name!r}", item.parameters)
+        refuse_shared_memory(f"input {item.name!r}", item.parameters)
         size = item.parameters.get("binary_data_size")
         if size is None:
             arrays[item.name] = _from_data(item, most)
@@ -175,13 +167,6 @@ def _taken(item: Input, size: Parameter, left: int, *, binary: bool) -> int:
             received=repr(size)[:40],
         )
     return size
-
-
-def _no_shared_memory(what: str, parameters: Parameters) -> None:
-    if _SHARED in parameters:
-        raise _invalid(
-            f"{what}: shared memory is not served", remedy="send the data in the request"
-        )
 
 
 def _json_length(header: str | None, size: int) -> int:

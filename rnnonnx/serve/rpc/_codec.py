@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._errors import Kind, RefusedError
 from .._inference import InferRequest, InferResponse
-from .._parameters import read_flag, read_step
+from .._parameters import read_flag, read_step, refuse_shared_memory, wanted_outputs
 from .._tensors import datatype_of, from_raw, to_raw
 from ._contents import fill_contents, from_contents, has_contents
 from ._messages import ModelInferResponse
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .._parameters import Parameter
     from .._tensors import Array
 
-_SHARED: Final = "shared_memory_region"
 _LARGEST_INT64: Final = 2**63 - 1
 
 
@@ -43,20 +42,11 @@ def read_request(message: Any) -> Parsed:
         InputError: A tensor is.
     """
     parameters = read_parameters(message.parameters)
-    names = [output.name for output in message.outputs]
-    if len(set(names)) != len(names):
-        raise _invalid("an output is asked for twice", received=names[:20])
-    for output in message.outputs:
-        if "classification" in output.parameters:
-            raise _invalid(
-                f"output {output.name!r}: the classification extension is not served",
-                remedy="leave `classification` out, and sort the scores yourself",
-            )
-        _no_shared_memory(f"output {output.name!r}", output.parameters)
+    names = wanted_outputs(message.outputs)
     request = InferRequest(
         message.model_name,
         _inputs(message),
-        tuple(names) or None,
+        names,
         read_step(parameters),
         message.model_version,
         message.id,
@@ -129,7 +119,7 @@ def _inputs(message: Any) -> dict[str, Array]:
     for place, item in enumerate(message.inputs):
         if item.name in arrays:
             raise _invalid(f"input {item.name!r} comes twice")
-        _no_shared_memory(f"input {item.name!r}", item.parameters)
+        refuse_shared_memory(f"input {item.name!r}", item.parameters)
         if not raw:
             arrays[item.name] = from_contents(item.name, item.datatype, item.shape, item.contents)
             continue
@@ -137,13 +127,6 @@ def _inputs(message: Any) -> dict[str, Array]:
             raise _invalid(f"input {item.name!r} has both contents and raw_input_contents")
         arrays[item.name] = from_raw(item.name, item.datatype, item.shape, raw[place])
     return arrays
-
-
-def _no_shared_memory(what: str, parameters: Mapping[str, Any]) -> None:
-    if _SHARED in parameters:
-        raise _invalid(
-            f"{what}: shared memory is not served", remedy="send the data in the request"
-        )
 
 
 def _invalid(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grpc import method_handlers_generic_handler
 
-from .._errors import RETRY_SECONDS, Kind, RefusedError
+from .._errors import RefusedError
 from .._gate import Places
 from .._parameters import read_carry
 from . import _documents as documents
@@ -64,7 +64,9 @@ class Methods:
         self._service = service
         self._running = running
         self._calls = Calls(service, metrics, running)
-        self._streams = Places(service.settings.limits.waiting)
+        self._streams = Places(
+            service.settings.limits.waiting, "as many streams are open as there is room for"
+        )
 
     def handler(self) -> Any:
         """Grpc's handler of them all."""
@@ -144,12 +146,5 @@ class Methods:
         return write_response(parsed, await self._service.infer(caller, parsed.request))
 
     async def _stream_infer(self, caller: Caller, context: Any) -> None:
-        with self._streams.one() as free:
-            if not free:
-                raise RefusedError(
-                    Kind.FULL,
-                    "as many streams are open as there is room for",
-                    expected=f"at most {self._streams.limit}",
-                    retry_after=RETRY_SECONDS,
-                )
+        with self._streams.one():
             await InferStream(self._service, caller, context, self._running).run()
