@@ -5,28 +5,17 @@ The errors in it depend on the machine and are looked at by the export itself.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+
+from ._benchmarks import load
 
 ROOT = Path(__file__).parents[1]
 SHARE = 9  # one row of so many is exported again
 
 
-def _load():
-    spec = importlib.util.spec_from_file_location("coverage", ROOT / "benchmarks" / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["coverage"] = module  # where its dataclasses look for their annotations
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["coverage"]
-    return module
-
-
-coverage = _load()
+coverage = load("coverage")
 CASES = coverage.cases()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,16 +12,14 @@ from onnx import helper
 from rnnonnx.manifest import Manifest, Source, StateTensor, Tensor
 from rnnonnx.runtime import Model, StatefulSession
 
+from .._benchmarks import load
+
 UNITS, FEATURES = 8, 3
-GRAPHS = Path(__file__).parents[2] / "benchmarks" / "_graphs.py"
 WEIGHTS = "sha256:" + "cd" * 32
 
 
 def graphs():
-    spec = importlib.util.spec_from_file_location("_graphs", GRAPHS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("_graphs")
 
 
 def masked_lstm():

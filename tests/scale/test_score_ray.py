@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from .._benchmarks import in_loopback
+
 ROOT = Path(__file__).parents[2]
-LOOPBACK = ROOT / "benchmarks" / "loopback.py"
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,23 +72,6 @@ print(json.dumps(told))
 """
 
 
-def in_loopback(*command, timeout=240):
-    """Run a command that sees no network but loopback; nothing of it outlives it."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    return subprocess.run(
-        [sys.executable, LOOPBACK, *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 @pytest.fixture
 def place(tmp_path, zoo):
     """A model; sequences, two of them bad; and good ones with numbers as keys."""
@@ -106,7 +90,7 @@ def place(tmp_path, zoo):
 
 
 def test_ray_gives_what_local_gives(place):
-    out = in_loopback(sys.executable, "-c", SCRIPT, place)
+    out = in_loopback(sys.executable, "-c", SCRIPT, place, timeout=240)
     assert out.returncode == 0, out.stderr
     told = json.loads(out.stdout.splitlines()[-1])
     assert told["interfaces"] == ["lo"]
@@ -158,7 +142,7 @@ def test_an_actor_that_is_killed(place):
     command += [place / "good.parquet", "-o"]
     options = ["--part-rows", "2", "--workers", "2"]
     work = [*command, place / "ray.parquet", *options, "--engine", "ray"]
-    out = in_loopback(sys.executable, "-c", KILL, place / "ray.parquet.parts", *work)
+    out = in_loopback(sys.executable, "-c", KILL, place / "ray.parquet.parts", *work, timeout=240)
     assert out.returncode == 0, out.stderr
     told = json.loads(out.stdout.splitlines()[-1])
     assert told["actors"] >= 1

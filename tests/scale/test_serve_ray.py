@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from .._benchmarks import in_loopback
+
 ROOT = Path(__file__).parents[2]
-LOOPBACK = ROOT / "benchmarks" / "loopback.py"
 KILL = ROOT / "benchmarks" / "serve_kill.py"
 
 
@@ -30,25 +29,8 @@ pytestmark = [
 ]
 
 
-def in_loopback(*command, timeout=200):
-    """Run a command that sees no network but loopback; nothing of it outlives it."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    return subprocess.run(
-        [sys.executable, LOOPBACK, *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 def killed(*arguments):
-    out = in_loopback(sys.executable, KILL, "--json", *arguments)
+    out = in_loopback(sys.executable, KILL, "--json", *arguments, timeout=200)
     assert out.stdout, out.stderr
     return out.returncode, json.loads(out.stdout.splitlines()[-1])
 
@@ -175,7 +157,7 @@ def test_the_command(tmp_path, zoo, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(zoo.lstm())
     secret = add_key(tmp_path / "keys.json", "one")
     (tmp_path / "keys.json.secret").write_text(secret)
-    out = in_loopback(sys.executable, "-c", COMMAND, "model.onnx", "keys.json")
+    out = in_loopback(sys.executable, "-c", COMMAND, "model.onnx", "keys.json", timeout=200)
     assert out.returncode == 0, out.stderr
     told = json.loads(out.stdout.splitlines()[-1])
     assert told["interfaces"] == ["lo"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import pickle
 import sqlite3
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,15 +25,13 @@ from rnnonnx.runtime import Model, StatefulSession, StreamPool
 from rnnonnx.scale.store import Entry, Mark, RedisStore, SqliteStore, StoredStreams
 from rnnonnx.scale.store._answer import digest, pack, unpack
 
-SERVER = Path(__file__).parents[2] / "benchmarks" / "_redis_server.py"
+from .._benchmarks import load
 
 
 @pytest.fixture(scope="module")
 def redis_url():
     pytest.importorskip("redis", reason="redis-py is not installed")
-    spec = importlib.util.spec_from_file_location("_redis_server", SERVER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("_redis_server")
     if module.PROGRAM is None:
         pytest.skip("there is no redis-server; Debian: apt-get install redis-server")
     with module.redis_server() as url:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import importlib
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +13,10 @@ import pytest
 import rnnonnx
 from rnnonnx.runtime import StatefulSession
 
-exceptions = pytest.importorskip("websockets.exceptions")
+from .websocket_talk import OPEN, Connected, overview, step, wait_for
 
 NAMES = (f"stream {number}" for number in itertools.count(1))
 PROBE = Path(rnnonnx.__file__).parent / "probe.onnx"
-
-
-def _load(name):
-    """A module beside this file; pytest puts no folder of tests on the path."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
-talking = _load("websocket_talk")
-Connected, OPEN, overview, step, wait_for = (
-    talking.Connected,
-    talking.OPEN,
-    talking.overview,
-    talking.step,
-    talking.wait_for,
-)
 
 
 # --- what is carried ------------------------------------------------------------------------

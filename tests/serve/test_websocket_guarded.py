@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,28 +13,9 @@ import pytest
 
 from rnnonnx.manifest import StateTensor, Tensor
 
-exceptions = pytest.importorskip("websockets.exceptions")
+from .websocket_talk import OPEN, Connected, exceptions, overview, step, wait_for
 
 NAMES = (f"guarded {number}" for number in itertools.count(1))
-
-
-def _load(name):
-    """A module beside this file; pytest puts no folder of tests on the path."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
-talking = _load("websocket_talk")
-Connected, OPEN, overview, step, wait_for = (
-    talking.Connected,
-    talking.OPEN,
-    talking.overview,
-    talking.step,
-    talking.wait_for,
-)
 
 
 @pytest.fixture(scope="module")

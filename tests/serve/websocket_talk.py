@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from websockets import exceptions
-from websockets.sync import client
+
+exceptions = pytest.importorskip("websockets.exceptions")
+client = pytest.importorskip("websockets.sync.client")
 
 OPEN = {"type": "open"}
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,9 @@ import pytest
 from rnnonnx.runtime import StatefulSession
 from rnnonnx.triton import Sequences, write_repository
 
+from .._benchmarks import load
 from .._probe_model import PATH
 
-SERVER = Path(__file__).parents[2] / "benchmarks" / "_triton_server.py"
 http = pytest.importorskip("tritonclient.http")
 grpc = pytest.importorskip("tritonclient.grpc")
 Failed = pytest.importorskip("tritonclient.utils").InferenceServerException
@@ -23,9 +21,7 @@ Failed = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("_triton_server", SERVER)
-    server = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(server)
+    server = load("_triton_server")
     if server.find_triton() is None:
         pytest.skip(f"no Triton server in {server.ENVIRONMENT}: make test-engines installs one")
     folder = tmp_path_factory.mktemp("triton")
